@@ -1,0 +1,124 @@
+"""Finish a generated project: drop what was not chosen, write its secrets, say what comes next.
+
+Cookiecutter renders this file with the answers and runs the result inside the new project; tests
+import it as it stands. It needs nothing but the standard library, opens no connection, and leaves
+the project in place whatever happens.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+ANSWERS = r"""{{ cookiecutter | tojson }}"""
+
+# Question -> answer -> what that answer leaves out, as glob patterns below the project's folder.
+# PACKAGE stands for the folder of the application's package.
+LEFT_OUT = {
+    "include_examples": {
+        "no": [
+            "PACKAGE/demo",
+            "PACKAGE/manifest",
+            "PACKAGE/templates/demo",
+            "PACKAGE/templates/manifest",
+            "docs/demo*.md",
+            "docs/manifest*.md",
+            "tests/test_demo*.py",
+            "tests/test_manifest*.py",
+        ],
+    },
+    "process_manager": {
+        "systemd": ["deploy/supervisor", "docs/supervisor*.md"],
+        "supervisor": ["deploy/systemd", "docs/systemd*.md"],
+    },
+    "use_heroku": {
+        "no": ["Procfile", "app.json", "docs/heroku*.md"],
+    },
+}
+
+ENV_FILE = """\
+# Secrets and settings of this machine. Git ignores this file: never commit it.
+# .env.example explains each setting.
+FLASK_CONFIG=development
+SECRET_KEY={secret_key}
+API_TOKEN={api_token}
+"""
+
+NEXT = """
+{slug} is ready. Start it:
+
+    cd {folder}
+    uv sync
+    uv run flask dev
+"""
+
+UV_MISSING = """
+uv is not on this machine yet: `python3 -m pip install --user uv`, or see https://docs.astral.sh/uv.
+"""
+
+
+def left_out(project: Path, answers: dict[str, str]) -> list[Path]:
+    """Return the files and folders in project that the answers leave out."""
+    package = answers["project_slug"]
+    return sorted(
+        path
+        for question, by_answer in LEFT_OUT.items()
+        for pattern in by_answer.get(answers[question], [])
+        for path in project.glob(pattern.replace("PACKAGE", package))
+    )
+
+
+def drop(project: Path, paths: list[Path]) -> None:
+    """Remove paths, and the folders below project that are empty without them."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        folder = path.parent
+        while folder != project and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+
+
+def write_env(project: Path) -> bool:
+    """Write .env with fresh secrets, readable by its owner alone; return False if there is one."""
+    try:
+        file = os.open(project / ".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(file, "w", encoding="utf-8", newline="\n") as env:
+        env.write(
+            ENV_FILE.format(
+                secret_key=secrets.token_urlsafe(48), api_token=secrets.token_urlsafe(32)
+            )
+        )
+    return True
+
+
+def way_to(project: Path) -> str:
+    """Return what to give to cd to get from the folder that cookiecutter was called in to project.
+
+    Cookiecutter has changed the working directory by now, so that folder is known from the shell.
+    """
+    if Path(os.environ.get("PWD", project.parent)) == project.parent:
+        return project.name
+    return f'"{project}"' if " " in str(project) else str(project)
+
+
+def main() -> int:
+    """Finish the project in the current folder and return the exit code for cookiecutter."""
+    answers = json.loads(ANSWERS)
+    project = Path.cwd()
+    drop(project, left_out(project, answers))
+    write_env(project)
+    print(NEXT.format(slug=answers["project_slug"], folder=way_to(project)))
+    if shutil.which("uv") is None:
+        print(UV_MISSING)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
