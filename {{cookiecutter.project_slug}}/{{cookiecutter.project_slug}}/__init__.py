@@ -1,0 +1,45 @@
+"""{{ cookiecutter.project_slug }}: the application factory. Everything begins in ``create_app``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+{% if cookiecutter.include_examples == "yes" %}
+from . import activity, api, config, demo, health, logs, main, manifest, metrics, problems, security
+{% else %}
+from . import activity, api, config, health, logs, main, metrics, problems, security
+{% endif %}
+from .dev.command import dev
+from .extensions import celery, limiter, redis
+
+
+def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Flask:
+    """Make the application.
+
+    ``config_name`` is ``development``, ``production`` or ``testing``; without it the environment
+    variable ``FLASK_CONFIG`` decides, and without that it is ``production``. ``overrides`` replace
+    single settings; tests use them. Raises ``config.ConfigError`` for settings that cannot work.
+    """
+    app = Flask(__name__)
+    app.config.from_mapping(config.load(config_name, overrides, instance_path=app.instance_path))
+    logs.configure(app)
+    security.init_app(app)
+    problems.init_app(app)
+    redis.init_app(app)
+    limiter.init_app(app)
+    {% if cookiecutter.include_examples == "yes" %}
+    manifest.init_app(app)
+    {% endif %}
+    celery.init_app(app)
+    activity.connect_signals()
+    for blueprint in (main.bp, api.bp, health.bp, metrics.bp):
+        app.register_blueprint(blueprint)
+    {% if cookiecutter.include_examples == "yes" %}
+    for example in (demo.bp, manifest.bp):
+        app.register_blueprint(example)
+    {% endif %}
+    app.cli.add_command(dev)
+    return app

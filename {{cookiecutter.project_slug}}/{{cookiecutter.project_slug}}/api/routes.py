@@ -1,0 +1,94 @@
+"""Routes of the API that hold for every task, whichever module it is in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, url_for
+from werkzeug.exceptions import Conflict, NotFound
+
+from ..background import ScheduleStatus, TaskInfo
+from ..extensions import celery
+
+bp = Blueprint("api", __name__, url_prefix="/api/v1")
+
+_TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,155}")
+
+
+def accepted(task_id: str) -> tuple[Response, int, dict[str, str]]:
+    """Answer 202 for a task that was just put in a queue, with the address of its state."""
+    location = url_for("api.task_status", task_id=task_id)
+    return jsonify(task_id=task_id, status="PENDING"), 202, {"Location": location}
+
+
+def find_task(task_id: str) -> TaskInfo:
+    """Look a task up. Raises ``NotFound`` for an id that was never issued or has expired."""
+    info = celery.task_info(task_id) if _TASK_ID.fullmatch(task_id) else None
+    if info is None:
+        raise NotFound("There is no task with this id, or its result has expired.")
+    return info
+
+
+@bp.get("/task-status/<task_id>")
+def task_status(task_id: str) -> Response:
+    """Say how a task is doing. A failed task is an answer like any other, with ``error``."""
+    info = find_task(task_id)
+    return jsonify(
+        task_id=info.id,
+        name=info.name,
+        status=info.state,
+        progress=info.progress,
+        result=info.result,
+        error=info.error,
+    )
+
+
+@bp.delete("/task-status/<task_id>")
+def cancel_task(task_id: str) -> tuple[Response, int]:
+    """Cancel a task: one that waits never runs, one that runs is stopped."""
+    info = find_task(task_id)
+    if info.done or not celery.cancel(task_id):
+        raise Conflict("The task has already ended.")
+    return jsonify(task_id=task_id, status="REVOKED"), 202
+
+
+@bp.get("/schedule")
+def schedule() -> Response:
+    """List what runs by schedule, with the last and the next time."""
+    return jsonify([_schedule_entry(entry) for entry in celery.schedule_status()])
+
+
+def _schedule_entry(entry: ScheduleStatus) -> dict[str, Any]:
+    last, following = entry.last_run_at, entry.next_run_at
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "schedule": entry.schedule,
+        "last_run_at": last.isoformat() if last else None,
+        "next_run_at": following.isoformat() if following else None,
+        "total_run_count": entry.total_run_count,
+    }
+
+
+@bp.get("/queues")
+def queues() -> Response:
+    """Say how many tasks wait in each queue."""
+    return jsonify(celery.queue_lengths())
+
+
+@bp.get("/workers")
+def workers() -> Response:
+    """List the workers, with the seconds since each one's last sign of life."""
+    return jsonify(
+        [
+            {
+                "name": worker.name,
+                "queues": list(worker.queues),
+                "heartbeat_age": round(worker.age, 1),
+                "active": worker.active,
+                "processed": worker.processed,
+            }
+            for worker in celery.heartbeats()
+        ]
+    )

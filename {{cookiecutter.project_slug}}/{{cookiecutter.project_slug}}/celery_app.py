@@ -1,0 +1,16 @@
+"""What ``celery -A {{ cookiecutter.project_slug }}.celery_app`` loads.
+
+Not needed for ``flask celery …``, which finds the application by itself.
+"""
+
+from __future__ import annotations
+
+from flask.cli import load_dotenv
+
+from . import create_app
+from .background import FlaskCelery
+
+# The `flask` command reads .env by itself; `celery` does not.
+load_dotenv()
+
+celery: FlaskCelery = create_app().extensions["celery"]

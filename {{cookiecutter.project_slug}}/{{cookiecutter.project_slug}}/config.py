@@ -1,0 +1,249 @@
+"""Settings of the application, read from the environment when it starts.
+
+Development, Production and Testing; ``FLASK_CONFIG`` chooses. ``.env.example`` explains each
+variable. A value that cannot work stops the start with a sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import click
+from limits import parse_many
+
+#: Shortest secret that Production accepts, in characters.
+SECRET_LENGTH = 32
+
+_HOW_TO_MAKE_ONE = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+class ConfigError(click.ClickException):
+    """Settings that cannot work; the message has one sentence for each fault.
+
+    It is a ClickException so that a ``flask`` command prints the sentences and no traceback.
+    """
+
+
+class Config:
+    """What all environments share. Upper-case attributes become ``app.config``."""
+
+    APP_NAME = {{ cookiecutter.__project_name_python }}
+    APP_DESCRIPTION = {{ cookiecutter.__description_python }}
+
+    # The only place that says which workers run and which queues they serve: a number, a list of
+    # names, or options by name, such as {"mail": {"queues": ["mail"], "concurrency": 2}}.
+    # `flask celery cluster` starts all of them, on every kind of server.
+    CELERY_WORKERS: ClassVar[Any] = {"worker": {"concurrency": 1}}
+
+    # Larger request bodies are answered with 413.
+    MAX_CONTENT_LENGTH = 64 * 1024
+
+    # https://flask.palletsprojects.com/en/stable/web-security/#set-cookie-options
+    SESSION_COOKIE_HTTPONLY = True
+    SESSION_COOKIE_SAMESITE = "Lax"
+    SESSION_COOKIE_SECURE = False
+
+    # Counted in Redis, so that all web processes share the counts; see extensions.py.
+    RATELIMIT_ENABLED = True
+
+    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
+        self._environ = environ
+        self._instance_path = instance_path
+        self.faults: list[str] = []
+
+        self.SECRET_KEY = self._text("SECRET_KEY")
+        self.API_TOKEN = self._text("API_TOKEN")
+        self.REDIS_URL = self._redis_url()
+        self.REDIS_TLS_VERIFY = self._choice("REDIS_TLS_VERIFY", "required", "none") != "none"
+        self.REDIS_TLS_CA = self._text("REDIS_TLS_CA") or None
+
+        self.LOG_LEVEL = self._choice("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR")
+        self.LOG_FORMAT = self._choice("LOG_FORMAT", "text", "json")
+        self.TRUSTED_PROXIES = self._integer("TRUSTED_PROXIES", 0, low=0, high=10)
+        self.RATELIMIT_ENQUEUE = self._rate("RATELIMIT_ENQUEUE", "60 per minute")
+
+        # Seconds. At the soft limit the task gets SoftTimeLimitExceeded, at the hard one it ends.
+        # https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits
+        self.CELERY_TASK_TIME_LIMIT = self._integer("CELERY_TASK_TIME_LIMIT", 300, low=2)
+        self.CELERY_TASK_SOFT_TIME_LIMIT = self._integer(
+            "CELERY_TASK_SOFT_TIME_LIMIT", self.CELERY_TASK_TIME_LIMIT * 9 // 10, low=1
+        )
+        # How long the result of a task is kept, in seconds.
+        self.CELERY_RESULT_EXPIRES = self._integer("CELERY_RESULT_EXPIRES", 3600, low=60)
+        {% if cookiecutter.include_examples == "yes" %}
+
+        self.MANIFEST_URL = self._web_url("MANIFEST_URL", self._default_manifest_url())
+        self.MANIFEST_INTERVAL = self._integer("MANIFEST_INTERVAL", 300, low=1)
+        self.SLACK_WEBHOOK_URL = self._web_url("SLACK_WEBHOOK_URL")
+        {% endif %}
+
+    def _redis_url(self) -> str:
+        return self._text("REDIS_URL")
+    {% if cookiecutter.include_examples == "yes" %}
+
+    def _default_manifest_url(self) -> str:
+        """Watch nothing unless told to."""
+        return ""
+    {% endif %}
+
+    def _text(self, name: str, default: str = "") -> str:
+        return self._environ.get(name, "").strip() or default
+
+    def _integer(self, name: str, default: int, low: int, high: int = 10**9) -> int:
+        text = self._text(name)
+        if not text:
+            return default
+        if not (text.isascii() and text.isdigit() and low <= int(text[:12]) <= high):
+            self.faults.append(f"{name} is {text!r}. Set it to a whole number of {low} or more.")
+            return default
+        return int(text)
+
+    def _rate(self, name: str, default: str) -> str:
+        text = self._text(name, default)
+        try:
+            parse_many(text)
+        except ValueError:
+            self.faults.append(f"{name} is {text!r}. Set it to a rate such as {default!r}.")
+        return text
+
+    def _choice(self, name: str, default: str, *others: str) -> str:
+        choices = {choice.lower(): choice for choice in (default, *others)}
+        text = self._text(name, default)
+        if text.lower() not in choices:
+            self.faults.append(f"{name} is {text!r}. Set it to one of: {', '.join(choices)}.")
+        return choices.get(text.lower(), default)
+    {% if cookiecutter.include_examples == "yes" %}
+
+    def _web_url(self, name: str, default: str = "") -> str:
+        text = self._text(name, default)
+        if text and not (text.startswith(("http://", "https://")) and urlsplit(text).hostname):
+            self.faults.append(f"{name} is {text!r}. Set it to an address such as https://host/x.")
+        return text
+    {% endif %}
+
+
+class Development(Config):
+    """On your own machine: works with nothing set."""
+
+    TEMPLATES_AUTO_RELOAD = True
+
+    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
+        super().__init__(environ, instance_path)
+        self.SECRET_KEY = self.SECRET_KEY or "development-only"
+        self.API_TOKEN = self.API_TOKEN or "development-only"
+
+    def _redis_url(self) -> str:
+        """Take the Redis that ``flask dev`` runs, if none is named."""
+        # Imported here, because nothing of dev/ is for production.
+        from .dev.redis_server import running_url
+
+        url = self._text("REDIS_URL") or running_url(self._instance_path)
+        return url or "redis://127.0.0.1:6379/0"
+    {% if cookiecutter.include_examples == "yes" %}
+
+    def _default_manifest_url(self) -> str:
+        """Watch the sample that the application itself serves, so there is something to see."""
+        return f"http://127.0.0.1:{self._integer('PORT', 8000, low=1)}/sample-manifest.json"
+    {% endif %}
+
+
+class Production(Config):
+    """On a server: refuses to start without its own secrets."""
+
+    SESSION_COOKIE_SECURE = True
+
+    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
+        super().__init__(environ, instance_path)
+        for name in ("SECRET_KEY", "API_TOKEN"):
+            fault = secret_fault(name, getattr(self, name))
+            if fault:
+                self.faults.append(fault)
+        if not self.REDIS_URL:
+            self.faults.append(
+                "REDIS_URL is not set. Set it to your Redis, such as redis://127.0.0.1:6379/0."
+            )
+
+
+class Testing(Config):
+    """For pytest: tasks run at once in the calling process, and nothing needs Redis.
+
+    With ``CELERY_TASK_ALWAYS_EAGER`` set to 0 (a test with a real worker) ``REDIS_URL`` counts.
+    """
+
+    TESTING = True
+    RATELIMIT_ENABLED = False
+
+    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
+        super().__init__(environ, instance_path)
+        self.SECRET_KEY = "testing-only"  # noqa: S105
+        self.API_TOKEN = "testing-token"  # noqa: S105
+        self.CELERY_TASK_ALWAYS_EAGER = self._text("CELERY_TASK_ALWAYS_EAGER", "1") != "0"
+        if self.CELERY_TASK_ALWAYS_EAGER:
+            # Nothing listens there: a unit test that needs Redis shall fail, not find yours.
+            self.REDIS_URL = "redis://127.0.0.1:1/0"
+
+
+CHOICES: dict[str, type[Config]] = {
+    "development": Development,
+    "production": Production,
+    "testing": Testing,
+}
+
+
+def load(
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    instance_path: str = "instance",
+) -> dict[str, Any]:
+    """Read the settings of one environment, with ``overrides`` on top.
+
+    Raises ``ConfigError`` when ``name`` (or ``FLASK_CONFIG``) is unknown or a value cannot work.
+    """
+    name = name or environ.get("FLASK_CONFIG", "").strip() or "production"
+    if name not in CHOICES:
+        raise ConfigError(
+            f"FLASK_CONFIG is {name!r}. Set it to one of: {', '.join(CHOICES)}; "
+            "if it is not set, production is meant."
+        )
+    chosen = CHOICES[name](environ, instance_path)
+    settings = {key: getattr(chosen, key) for key in dir(chosen) if key.isupper()}
+    settings |= {"CONFIG_NAME": name, **(overrides or {})}
+    faults = [*chosen.faults, *_redis_faults(settings["REDIS_URL"])]
+    if faults:
+        raise ConfigError("\n".join([f"The {name} settings cannot work.", *faults]))
+    if settings.get("CELERY_TASK_ALWAYS_EAGER"):
+        # Results of tasks that ran in this process stay in its memory.
+        settings.setdefault("CELERY_BROKER_URL", "memory://localhost/")
+        settings.setdefault("CELERY_RESULT_BACKEND", "cache+memory://")
+        settings.setdefault("CELERY_TASK_STORE_EAGER_RESULT", True)
+    return settings
+
+
+def secret_fault(name: str, value: str) -> str | None:
+    """Say what is wrong with a secret, or return None if Production can take it."""
+    if not value:
+        return f"{name} is not set. {_HOW_TO_MAKE_ONE}"
+    if value.lower().startswith(("change", "development", "testing", "your", "secret", "example")):
+        return f"{name} still has the value of an example. {_HOW_TO_MAKE_ONE}"
+    if len(value) < SECRET_LENGTH:
+        return f"{name} has {len(value)} characters, and {SECRET_LENGTH} are needed. {_HOW_TO_MAKE_ONE}"
+    return None
+
+
+def _redis_faults(url: str) -> list[str]:
+    if not url:
+        return []
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in _REDIS_SCHEMES and (parts.port or True)
+    except ValueError:
+        good = False
+    if good:
+        return []
+    # The value is not shown, for it may hold a password.
+    return ["REDIS_URL is not the address of a Redis. Write redis://[:password@]host:6379/0."]

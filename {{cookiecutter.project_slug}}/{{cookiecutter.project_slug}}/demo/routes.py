@@ -1,0 +1,40 @@
+"""Two ways to start the demo task: ``POST /api/v1/start-task`` and the form of the page."""
+
+from __future__ import annotations
+
+from flask import Blueprint, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest
+
+from ..api.body import flag, json_object, number
+from ..api.routes import accepted
+from ..extensions import limit_enqueue
+from .tasks import long_task
+
+bp = Blueprint("demo", __name__)
+
+#: Longest duration that can be asked for, in seconds.
+LONGEST = 3600
+
+
+@bp.post("/api/v1/start-task")
+@limit_enqueue
+def start_task() -> ResponseReturnValue:
+    """Start the task: ``{"duration": seconds, "fail": false}``. Answers 202 with its id."""
+    body = json_object("duration", "fail")
+    duration = number(body, "duration", low=0, high=LONGEST)
+    return accepted(long_task.delay(duration, flag(body, "fail")).id)
+
+
+@bp.post("/tasks")
+@limit_enqueue
+def start_task_by_form() -> ResponseReturnValue:
+    """Start the task from the page's form, and show it."""
+    text = request.form.get("duration", "")
+    try:
+        duration = number({"duration": float(text)}, "duration", low=0, high=LONGEST)
+    except ValueError:
+        raise BadRequest(f"The duration {text[:20]!r} is not a number of seconds.") from None
+    task = long_task.delay(duration, "fail" in request.form)
+    # 303: the browser goes on with GET, so that a reload does not start another task.
+    return redirect(url_for("main.task", task_id=task.id), 303)

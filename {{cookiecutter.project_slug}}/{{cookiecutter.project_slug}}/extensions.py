@@ -1,0 +1,18 @@
+"""Extension objects of the application; ``create_app`` connects them to it."""
+
+from __future__ import annotations
+
+from flask import current_app
+
+from .background import FlaskCelery
+from .rate_limits import RateLimiter
+from .redis_client import RedisClient
+
+celery = FlaskCelery()
+redis = RedisClient()
+limiter = RateLimiter()
+
+#: Decorate with this every view that puts a task in a queue: one count for each client.
+limit_enqueue = limiter.shared_limit(
+    lambda: str(current_app.config["RATELIMIT_ENQUEUE"]), scope="enqueue"
+)

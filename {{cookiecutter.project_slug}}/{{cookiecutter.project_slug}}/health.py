@@ -1,0 +1,36 @@
+"""Health: ``/healthz`` (this process answers) and ``/readyz`` (the whole application can work)."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, current_app, jsonify
+from redis.exceptions import RedisError
+
+from .background.heartbeat import LOST_AFTER
+from .extensions import celery
+from .problems import RETRY_AFTER, problem
+
+bp = Blueprint("health", __name__)
+
+
+@bp.get("/healthz")
+def healthz() -> Response:
+    """Answer as long as this process can. It asks nobody, so a dead Redis restarts nothing."""
+    return jsonify(status="ok")
+
+
+@bp.get("/readyz")
+def readyz() -> Response:
+    """Answer 200 when Redis answers and a worker lives, otherwise 503 with the reason."""
+    try:
+        heartbeats = celery.heartbeats()
+    except RedisError as error:
+        current_app.logger.warning("Not ready, Redis does not answer: %s", error)
+        return _not_ready("Redis does not answer.")
+    alive = sum(worker.alive for worker in heartbeats)
+    if not alive:
+        return _not_ready(f"No worker has given a sign of life for {LOST_AFTER} seconds.")
+    return jsonify(status="ready", redis="ok", workers=alive)
+
+
+def _not_ready(reason: str) -> Response:
+    return problem(503, reason, {"Retry-After": str(RETRY_AFTER)})

@@ -1,0 +1,76 @@
+"""Routes of the watcher: the manifest, an update on demand, and a sample to watch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import Blueprint, Response, current_app, jsonify, send_file
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import Conflict, NotFound
+
+from ..api.routes import accepted
+from ..extensions import limit_enqueue
+from ..security import require_token
+from . import store
+from .tasks import check_manifest
+
+bp = Blueprint("manifest", __name__)
+
+#: Edit this file while the application runs, and the watcher notices.
+SAMPLE = Path(__file__).with_name("sample-manifest.json")
+
+
+@dataclass(frozen=True)
+class ManifestView:
+    """What the page shows about the manifest."""
+
+    watched: bool
+    interval: int
+    stored: store.Stored | None
+    check: store.Check
+    history: list[store.Change]
+
+
+@bp.app_template_global()
+def manifest_view() -> ManifestView:
+    """Read what the page shows. Raises ``RedisError``."""
+    stored, check = store.load()
+    return ManifestView(
+        watched=bool(current_app.config["MANIFEST_URL"]),
+        interval=current_app.config["MANIFEST_INTERVAL"],
+        stored=stored,
+        check=check,
+        history=store.history(),
+    )
+
+
+@bp.get("/api/v1/manifest")
+def show_manifest() -> Response:
+    """Answer the stored manifest, and when it was fetched and last checked."""
+    stored, check = store.load()
+    if stored is None:
+        raise NotFound("No manifest has been fetched yet.")
+    return jsonify(
+        version=stored.version,
+        manifest=stored.manifest,
+        fetched_at=stored.fetched_at,
+        checked_at=check.checked_at.isoformat() if check.checked_at else None,
+        etag=stored.etag,
+    )
+
+
+@bp.post("/api/v1/update-manifest")
+@limit_enqueue
+@require_token
+def update_manifest() -> ResponseReturnValue:
+    """Have the manifest checked now, in the background. Needs the API token."""
+    if not current_app.config["MANIFEST_URL"]:
+        raise Conflict("MANIFEST_URL is not set, so there is no manifest to fetch.")
+    return accepted(check_manifest.delay().id)
+
+
+@bp.get("/sample-manifest.json")
+def sample_manifest() -> Response:
+    """Serve the sample that is watched in development. It has an ETag, so 304 can be seen too."""
+    return send_file(SAMPLE, mimetype="application/json", conditional=True, max_age=0)

@@ -1,0 +1,110 @@
+"""Who may call, and what browsers may do with our answers."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from functools import wraps
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, current_app, request
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+#: No inline script or style, nothing from other hosts.
+#: https://developer.mozilla.org/docs/Web/HTTP/Guides/CSP
+_CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+_HEADERS = {
+    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def init_app(app: Flask) -> None:
+    """Believe as many proxies as the config says, guard forms, set headers on every answer."""
+    proxies = app.config["TRUSTED_PROXIES"]
+    if proxies:
+        # https://flask.palletsprojects.com/en/stable/deploying/proxy_fix/
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+        )
+    app.before_request(refuse_cross_site)
+    app.after_request(set_headers)
+
+
+def set_headers(response: Response) -> Response:
+    """Set the headers that restrict what a browser does with ``response``."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.is_secure and current_app.config["CONFIG_NAME"] == "production":
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    return response
+
+
+def refuse_cross_site() -> None:
+    """Refuse a request by which another site's page would change something here (CSRF).
+
+    Browsers say where a request comes from, in ``Sec-Fetch-Site`` or, older ones, in ``Origin``.
+    Clients that are no browsers send neither, and carry no cookies that could be misused.
+    https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
+    """
+    if request.method in _SAFE_METHODS:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    if site in ("same-origin", "none"):
+        return
+    origin = request.headers.get("Origin")
+    if site is None and (origin is None or _host(origin) == request.host):
+        return
+    raise Forbidden("The request came from another site.")
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
+
+
+def token_is_valid() -> bool:
+    """Tell whether the request carries ``Authorization: Bearer`` with our API token."""
+    sent = request.authorization
+    if sent is None or sent.type != "bearer" or not sent.token:
+        return False
+    expected = current_app.config["API_TOKEN"].encode()
+    # The time of this comparison does not tell how much of the token was right.
+    return hmac.compare_digest(sent.token.encode(errors="replace"), expected)
+
+
+def require_token[**P, R](view: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a view so that it answers 401 without the API token."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not token_is_valid():
+            raise Unauthorized(
+                "This needs the header Authorization: Bearer with the API token.",
+                www_authenticate=WWWAuthenticate("bearer", {"realm": current_app.name}),
+            )
+        return view(*args, **kwargs)
+
+    return guarded
