@@ -1,0 +1,44 @@
+"""Background work for Flask: a Celery subclass, futures, schedules, workers from the config.
+
+Everything public is here; docs/background.md shows each with an example.
+"""
+
+from celery import current_task
+
+from .app import FlaskCelery
+from .connection import connect_redis, without_password
+from .errors import (
+    BackgroundError,
+    BrokerUnavailable,
+    ConfigurationError,
+    SubmitError,
+    TaskError,
+    UnknownQueue,
+    UnknownTask,
+)
+from .futures import Future, FuturePool
+from .heartbeat import Heartbeat
+from .results import TaskInfo
+from .scheduler import ScheduleStatus
+from .tasks import FlaskTask, progress
+
+__all__ = [
+    "BackgroundError",
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "FlaskCelery",
+    "FlaskTask",
+    "Future",
+    "FuturePool",
+    "Heartbeat",
+    "ScheduleStatus",
+    "SubmitError",
+    "TaskError",
+    "TaskInfo",
+    "UnknownQueue",
+    "UnknownTask",
+    "connect_redis",
+    "current_task",
+    "progress",
+    "without_password",
+]

@@ -1,0 +1,60 @@
+"""The one place that turns a Redis URL into a connection: TLS rule, time-outs, bounded pool."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+
+#: Seconds that a web request waits for Redis before it answers 503.
+REQUEST_TIMEOUT = 0.5
+
+
+def with_tls_rule(url: str, *, verify: bool = True, ca_file: str | None = None) -> str:
+    """Say in a ``rediss://`` URL how the server's certificate is checked, and return it.
+
+    Broker, result backend and plain clients read the same query parameters, so that one rule
+    serves them all. A URL that already says ``ssl_cert_reqs``, or is not TLS, stays as it is.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in query:
+        return url
+    query["ssl_cert_reqs"] = "required" if verify else "none"
+    if verify and ca_file:
+        query["ssl_ca_certs"] = ca_file
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def without_password(url: str) -> str:
+    """Return ``url`` fit for a log line: the password replaced by asterisks."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) -> redis.Redis:
+    """Make a client that fails fast. It connects at the first command, not here.
+
+    ``timeout`` (seconds) bounds both the connect and each answer. A connection that died while it
+    was idle is replaced once; a server that does not answer is not asked twice, because the
+    caller may be a web request. ``options`` go to ``redis.Redis.from_url``.
+    """
+    settings: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "health_check_interval": 25,
+        "max_connections": 20,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    }
+    if not url.startswith("unix:"):
+        settings["socket_keepalive"] = True
+    client: redis.Redis = redis.Redis.from_url(url, **(settings | options))
+    return client

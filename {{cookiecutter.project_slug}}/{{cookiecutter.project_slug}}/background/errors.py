@@ -1,0 +1,40 @@
+"""What the background layer raises. Each message says what was wrong and what to do."""
+
+from __future__ import annotations
+
+from kombu.exceptions import OperationalError
+
+
+class BackgroundError(Exception):
+    """Base of the errors that are the caller's to mend."""
+
+
+class ConfigurationError(BackgroundError):
+    """A ``CELERY_*`` value of the application's config cannot work."""
+
+
+class SubmitError(BackgroundError, ValueError):
+    """A function or its arguments cannot be sent to a worker."""
+
+
+class UnknownQueue(SubmitError):
+    """The task was meant for a queue that no configured worker serves."""
+
+
+class UnknownTask(BackgroundError, LookupError):
+    """The id was never issued by this application, or its result has expired."""
+
+
+class TaskError(BackgroundError):
+    """Stands for a task's exception whose own type is not to be had in this process.
+
+    ``type_name`` (str) is the name of the original type; the message is the original message.
+    """
+
+    def __init__(self, type_name: str, message: str) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+
+
+class BrokerUnavailable(OperationalError):
+    """Redis did not take the message within the time that a request may wait."""

@@ -1,0 +1,91 @@
+"""Functions by import path: what may be sent to a worker, and what a worker may run.
+
+The same rule holds on both sides, so a message that was written straight into Redis can reach
+nothing but public functions of the application's own package (and of the packages that
+``CELERY_SUBMIT_PACKAGES`` lists).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from types import FunctionType, ModuleType
+from typing import Any
+
+from .errors import SubmitError
+
+_OWN_PACKAGE = __package__ or ""
+
+
+def path_of(function: Callable[..., Any], packages: Iterable[str]) -> str:
+    """Name a function as ``package.module:function``.
+
+    Raises ``SubmitError``, which says what to do, for whatever a worker could not find again: a
+    lambda, a nested function, a method, a private name, a function of another package.
+    """
+    if not isinstance(function, FunctionType):
+        raise SubmitError(
+            f"{function!r} cannot be submitted: only a function defined with 'def' at the top of "
+            "a module can. Write a small one that does the call, and submit that."
+        )
+    module, name = function.__module__, function.__qualname__
+    if "<lambda>" in name:
+        raise SubmitError(
+            f"A lambda of {module} cannot be submitted: a worker cannot find it by name. "
+            "Define it with 'def' at the top of the module."
+        )
+    if "." in name:
+        raise SubmitError(
+            f"{module}.{name} cannot be submitted: it is nested in a function or a class, where a "
+            "worker cannot find it. Move it to the top of the module and pass what it needs as "
+            "arguments."
+        )
+    path = f"{module}:{name}"
+    if _check_name(module, name, packages) is not function:
+        raise SubmitError(
+            f"{path} cannot be submitted: that name in the module is something else than the "
+            "function given. Submit the one that the module holds."
+        )
+    return path
+
+
+def resolve(path: object, packages: Iterable[str]) -> FunctionType:
+    """Find the function that ``path`` (``package.module:function``) names.
+
+    Raises ``SubmitError`` for everything else than a public function of an allowed package.
+    """
+    module, separator, name = path.partition(":") if isinstance(path, str) else ("", "", "")
+    if not separator:
+        raise SubmitError(f"{path!r} is not of the form 'package.module:function'.")
+    return _check_name(module, name, packages)
+
+
+def _check_name(module: str, name: str, packages: Iterable[str]) -> FunctionType:
+    allowed = tuple(packages)
+    if not _inside(module, allowed) or _inside(module, (_OWN_PACKAGE,)):
+        raise SubmitError(
+            f"{module}:{name} is outside of the packages whose functions workers run "
+            f"({', '.join(allowed)}). Move it there, or list its package in "
+            "CELERY_SUBMIT_PACKAGES."
+        )
+    if not name.isidentifier() or name.startswith("_"):
+        raise SubmitError(f"{module}:{name} is private or no name at all. Submit a public name.")
+    function = getattr(_load(module), name, None)
+    if (
+        not isinstance(function, FunctionType)
+        or function.__module__ != module
+        or function.__qualname__ != name
+    ):
+        raise SubmitError(f"{module}:{name} is not a function defined in that module.")
+    return function
+
+
+def _inside(module: str, packages: Iterable[str]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _load(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SubmitError(f"The module {module!r} cannot be imported: {error}.") from error

@@ -1,0 +1,129 @@
+"""The heartbeat: each worker tells in Redis that its consumer is alive.
+
+A step of the worker's consumer writes it from the event loop that takes the tasks, so a worker
+whose process lives but whose consumer stands still falls silent. Reading all of them is one
+command; asking the workers themselves (``celery inspect ping``) takes a second and a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+from celery.worker import state
+from redis.exceptions import RedisError
+
+from . import keys
+
+if TYPE_CHECKING:
+    from .app import FlaskCelery
+
+logger = get_logger(__name__)
+
+#: Seconds from beat to beat.
+INTERVAL = 5
+#: Seconds of silence after which a worker counts as gone.
+LOST_AFTER = 30
+#: Seconds for which a silent worker is still shown.
+_FORGET_AFTER = 3600
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a worker said last: ``age`` seconds ago, with ``active`` tasks at work."""
+
+    name: str
+    pid: int
+    queues: tuple[str, ...]
+    age: float
+    active: int
+    processed: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker has beaten within the last 30 seconds."""
+        return self.age < LOST_AFTER
+
+
+def read_heartbeats(app: FlaskCelery) -> list[Heartbeat]:
+    """Read the last heartbeat of each worker. Raises ``redis.exceptions.RedisError``."""
+    now = time.time()
+    beats = []
+    for name, text in app.redis.hgetall(keys.WORKERS).items():
+        said = json.loads(text)
+        age = max(0.0, now - said.pop("at"))
+        if age < _FORGET_AFTER:
+            beats.append(
+                Heartbeat(name=str(name), age=age, queues=tuple(said.pop("queues")), **said)
+            )
+    return sorted(beats, key=lambda beat: beat.name)
+
+
+class HeartbeatStep(bootsteps.StartStopStep):
+    """Beats while the consumer takes tasks; stops when its connection is lost.
+
+    With ``CELERY_HEARTBEAT_DIR`` set, a file there is touched as well, for health checks that
+    must not depend on Redis.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        self._timer: Any = None
+        self._complained = False
+        super().__init__(consumer, **kwargs)
+
+    def start(self, consumer: Any) -> None:
+        """Begin to beat."""
+        self._forget_old(consumer.app)
+        self._beat(consumer)
+        self._timer = consumer.timer.call_repeatedly(INTERVAL, self._beat, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Stop beating: the connection is lost, or the worker ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def shutdown(self, consumer: Any) -> None:
+        """Leave the list of workers."""
+        self.stop(consumer)
+        try:
+            consumer.app.redis.hdel(keys.WORKERS, consumer.hostname)
+        except RedisError as error:
+            logger.debug("Could not take the heartbeat back: %s", error)
+
+    def _beat(self, consumer: Any) -> None:
+        said = {
+            "at": time.time(),
+            "pid": os.getpid(),
+            "queues": sorted(queue.name for queue in consumer.task_consumer.queues),
+            "active": len(state.active_requests),
+            "processed": sum(state.total_count.values()),
+        }
+        try:
+            consumer.app.redis.hset(keys.WORKERS, consumer.hostname, json.dumps(said))
+            self._complained = False
+        except RedisError as error:
+            if not self._complained:
+                logger.warning("The heartbeat could not be written: %s", error)
+            self._complained = True
+            return
+        folder = consumer.app.conf.get("heartbeat_dir")
+        if folder:
+            Path(folder, consumer.hostname.partition("@")[0] + ".alive").touch()
+
+    def _forget_old(self, app: FlaskCelery) -> None:
+        try:
+            beats = {beat.name for beat in read_heartbeats(app)}
+            forgotten = set(app.redis.hkeys(keys.WORKERS)) - beats
+            if forgotten:
+                app.redis.hdel(keys.WORKERS, *forgotten)
+        except RedisError as error:
+            logger.debug("Could not clear old heartbeats: %s", error)

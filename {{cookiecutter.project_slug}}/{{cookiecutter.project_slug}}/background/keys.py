@@ -1,0 +1,24 @@
+"""The names of what this layer keeps in Redis besides Celery's own keys."""
+
+from __future__ import annotations
+
+PREFIX = "background:"
+WORKERS = PREFIX + "workers"
+SCHEDULER_LEASE = PREFIX + "scheduler:lease"
+SCHEDULER_RUNS = PREFIX + "scheduler:runs"
+LOCAL_CLUSTER = PREFIX + "local-cluster"
+
+#: Seconds for which an issued task that never ran, or a cancelled one, is remembered.
+ISSUED_TTL = 24 * 3600
+
+#: What the result store says of a task that was cancelled; the shape of Celery's own exceptions.
+CANCELLED_META = {
+    "exc_type": "TaskRevokedError",
+    "exc_message": ["cancelled"],
+    "exc_module": "celery.exceptions",
+}
+
+
+def cancelled(task_id: str) -> str:
+    """Name the mark that a task was cancelled."""
+    return f"{PREFIX}cancelled:{task_id}"

@@ -1,0 +1,92 @@
+"""What happens when a worker starts, forks a child, and stops: handlers for Celery's signals.
+
+Stopping: SIGTERM lets running tasks finish. After ``worker_soft_shutdown_timeout`` seconds those
+that still run are ended and go back into their queue. (Celery's own soft shutdown waits for the
+whole time even when the tasks end at once, and does not acknowledge them until then.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from celery import signals, states
+from celery.worker.request import Request
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from .cluster import freeze_memory
+
+if TYPE_CHECKING:
+    from celery.apps.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+#: Ends a busy pool child; the pool turns it into SystemExit in the task, so 'finally' runs.
+_END_CHILD = "SIGQUIT"
+
+
+class BackgroundRequest(Request):
+    """A task in the worker, whose child is ended by SIGQUIT: SIGTERM is ignored while it works."""
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the running task for good."""
+        super().terminate(pool, signal=_END_CHILD)  # type: ignore[arg-type]
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """End the running task; its message goes back into the queue."""
+        super().cancel(pool, signal=_END_CHILD, emit_retry=emit_retry)  # type: ignore[arg-type]
+        try:
+            self.task.backend.store_result(self.id, None, states.PENDING)
+        except (OperationalError, RedisError) as error:
+            logger.warning("Could not note that %s waits again: %s", self.id, error)
+
+
+def connect_signals() -> None:
+    """Connect the handlers of this module; calling it again changes nothing."""
+    signals.setup_logging.connect(_keep_logging)
+    signals.worker_init.connect(_prepare_worker)
+    signals.worker_process_init.connect(_prepare_child)
+
+
+def _keep_logging(loglevel: int | None = None, **_: Any) -> None:
+    """Leave the application's logging as it is. Celery sets up its own where nobody answers."""
+    if loglevel:
+        logging.getLogger("celery").setLevel(loglevel)
+
+
+def _prepare_worker(sender: Worker, **_: Any) -> None:
+    app = sender.app
+    app.be_patient()
+    freeze_memory()
+    seconds = app.options.soft_shutdown_timeout
+    asked = False
+
+    def put_back(*_: Any) -> None:
+        logger.warning("Tasks still run after %g s; they go back into their queue.", seconds)
+        os.kill(os.getpid(), signal.SIGQUIT)
+
+    def limit_shutdown(how: str, **_: Any) -> None:
+        nonlocal asked
+        if how == "Warm" and not asked and hasattr(signal, "setitimer"):
+            asked = True
+            signal.signal(signal.SIGALRM, put_back)
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+
+    signals.worker_shutting_down.connect(limit_shutdown, weak=False)
+
+
+def _prepare_child(**_: Any) -> None:
+    """Let a pool child finish its task when SIGTERM is sent to every process, as Heroku does."""
+    signals.task_prerun.connect(_ignore_sigterm)
+    signals.task_postrun.connect(_obey_sigterm)
+
+
+def _ignore_sigterm(**_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _obey_sigterm(**_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,115 @@
+"""What Redis holds about a task, and the result backend that writes it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from celery import states
+from celery.backends.redis import RedisBackend
+
+from .errors import TaskError
+
+#: States in which the task's function is not at work.
+_NOT_RUNNING = states.READY_STATES | {states.PENDING, states.RECEIVED, states.RETRY}
+
+
+class ResultBackend(RedisBackend):
+    """Celery's Redis backend, which also keeps the task's name, and does not subscribe early.
+
+    Celery subscribes to the result of every task at the moment it is sent, in case that somebody
+    waits. Most web requests never do; a Future subscribes when it is waited for.
+    """
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Do nothing, where Celery would subscribe to the result's channel."""
+
+    def _get_result_meta(self, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        meta = super()._get_result_meta(result, state, *args, **kwargs)  # type: ignore[misc]
+        request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
+        if request:
+            meta["name"] = getattr(request, "shadow", None) or getattr(request, "task", None)
+            meta["worker"] = getattr(request, "hostname", None)
+        return meta
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """One task as the result backend knows it.
+
+    ``state`` is one of Celery's states, or ``PROGRESS``; ``progress`` is what the task reported
+    last; ``result`` is a JSON value; ``error`` reads ``"ValueError: the message"``.
+    """
+
+    id: str
+    state: str
+    name: str | None = None
+    result: Any = None
+    progress: Mapping[str, Any] | None = None
+    error: str | None = None
+    error_type: str | None = None
+    traceback: str | None = None
+    worker: str | None = None
+    date_done: datetime | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the task has ended: with a result, with an error, or cancelled."""
+        return self.state in states.READY_STATES
+
+    @property
+    def running(self) -> bool:
+        """Whether the task's function is at work now."""
+        return self.state not in _NOT_RUNNING
+
+
+def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
+    """Read the JSON object that the result backend holds for a task."""
+    state, result = str(meta.get("status", states.PENDING)), meta.get("result")
+    error_type, message = None, ""
+    if state in states.EXCEPTION_STATES and isinstance(result, Mapping):
+        error_type, message = _error_parts(result)
+    done = meta.get("date_done")
+    return TaskInfo(
+        id=task_id,
+        state=state,
+        name=meta.get("name"),
+        result=result if state == states.SUCCESS else None,
+        progress=result if state == "PROGRESS" and isinstance(result, Mapping) else None,
+        error=f"{error_type}: {message}".rstrip(": ") if error_type else None,
+        error_type=error_type,
+        traceback=meta.get("traceback"),
+        worker=meta.get("worker"),
+        date_done=datetime.fromisoformat(done) if done else None,
+    )
+
+
+def exception_from_meta(meta: Mapping[str, Any]) -> Exception:
+    """Make the exception that a task ended with, from its type's name and its message.
+
+    Nothing is unpickled or imported for it. The type is taken where this process has it already:
+    a builtin, or an exception of a loaded module that can be made from the message; everything
+    else becomes a ``TaskError`` that carries both.
+    """
+    result = meta.get("result")
+    if not isinstance(result, Mapping):
+        return TaskError("Exception", str(result))
+    type_name, message = _error_parts(result)
+    kind = getattr(sys.modules.get(str(result.get("exc_module"))), type_name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        arguments = result.get("exc_message")
+        try:
+            return kind(*arguments) if isinstance(arguments, (list, tuple)) else kind(message)
+        except Exception:  # its constructor wants something else
+            return TaskError(type_name, message)
+    return TaskError(type_name, message)
+
+
+def _error_parts(result: Mapping[str, Any]) -> tuple[str, str]:
+    message = result.get("exc_message")
+    if isinstance(message, (list, tuple)):
+        message = ", ".join(str(part) for part in message)
+    return str(result.get("exc_type", "Exception")), str(message or "")

@@ -1,0 +1,126 @@
+"""``CELERY_WORKERS``: which workers there are, what they serve, and the options of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from .errors import ConfigurationError
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+#: Spoken before each worker's own options. Gossip and mingle only matter to Celery's own
+#: monitors and cost connections and commands; heartbeats of ours are in heartbeat.py.
+_DEFAULT_OPTIONS: dict[str, Any] = {
+    "concurrency": 1,
+    "without_gossip": True,
+    "without_mingle": True,
+    "without_heartbeat": True,
+}
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """One worker of the config: its name, the queues it serves (none: all), its options."""
+
+    name: str
+    queues: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def argv(self, loglevel: str) -> list[str]:
+        """Spell the worker as arguments of ``celery worker``.
+
+        Raises ``ConfigurationError`` for an option that ``celery worker`` does not know.
+        """
+        known = _worker_parameters()
+        argv = ["worker", "--hostname", f"{self.name}@%h"]
+        for key, value in {"loglevel": loglevel, **_DEFAULT_OPTIONS, **self.options}.items():
+            parameter = known.get(key)
+            if parameter is None:
+                raise ConfigurationError(
+                    f"CELERY_WORKERS[{self.name!r}] has the unknown option {key!r}. "
+                    f"Allowed are queues, {', '.join(sorted(known))}."
+                )
+            argv += _spell(parameter, value)
+        if self.queues:
+            argv += ["--queues", ",".join(self.queues)]
+        return argv
+
+
+def parse_workers(value: object) -> tuple[WorkerSpec, ...]:
+    """Read ``CELERY_WORKERS``: a number, a list of names, or a dict of options by name.
+
+    Raises ``ConfigurationError`` that names the wrong value and shows a right one.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        names = ["worker"] if value == 1 else [f"worker{n}" for n in range(1, value + 1)]
+        return tuple(WorkerSpec(name) for name in names)
+    if isinstance(value, (list, tuple)) and value:
+        workers = tuple(_worker(name, {}) for name in value)
+    elif isinstance(value, Mapping) and value:
+        workers = tuple(_worker(name, options) for name, options in value.items())
+    else:
+        raise ConfigurationError(
+            f"CELERY_WORKERS is {value!r}. Give a number of workers (2), a list of their names "
+            "(['mail', 'reports']), or options by name ({'mail': {'queues': ['mail']}})."
+        )
+    if len({worker.name for worker in workers}) < len(workers):
+        raise ConfigurationError(f"CELERY_WORKERS names a worker twice: {value!r}.")
+    return workers
+
+
+def _worker(name: object, options: object) -> WorkerSpec:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"CELERY_WORKERS has the worker name {name!r}. A name begins with a letter and holds "
+            "letters, digits, '-' and '_', such as 'reports'."
+        )
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(
+            f"CELERY_WORKERS[{name!r}] is {options!r}. Give a dict of options, such as "
+            "{'concurrency': 2, 'queues': ['reports']}."
+        )
+    rest = {str(key).replace("-", "_"): option for key, option in options.items()}
+    return WorkerSpec(name, _queues(name, rest.pop("queues", ())), rest)
+
+
+def _queues(worker: str, value: object) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple, set)) or not all(
+        isinstance(name, str) and name.strip() for name in names
+    ):
+        raise ConfigurationError(
+            f"CELERY_WORKERS[{worker!r}]['queues'] is {value!r}. Give a list of names, such as "
+            "['mail', 'reports']."
+        )
+    return tuple(dict.fromkeys(name.strip() for name in names))
+
+
+def _worker_parameters() -> dict[str, click.Option]:
+    """Name the options of ``celery worker`` as they may stand in the config."""
+    # Imported here: the web process reads the config too, and needs none of Celery's commands.
+    from celery.bin.worker import worker
+
+    skipped = {"hostname", "queues", "detach", "beat"}
+    known: dict[str, click.Option] = {}
+    for parameter in worker.params:
+        if isinstance(parameter, click.Option):
+            flags = [flag for flag in parameter.opts if flag.startswith("--")]
+            names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+            known |= {name: parameter for name in names if name not in skipped}
+    return known
+
+
+def _spell(option: click.Option, value: object) -> list[str]:
+    flag = next(flag for flag in option.opts if flag.startswith("--"))
+    if option.is_flag:
+        return [flag] if value else []
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple, set)):
+        value = ",".join(str(item) for item in value)
+    return [flag, str(value)]
