@@ -1,0 +1,40 @@
+"""Settings of the web server: https://docs.gunicorn.org/en/stable/settings.html
+
+One process with a few threads serves a small server well: requests are short, because long work
+goes to the workers. WEB_CONCURRENCY=2 on a server with more than 1 GB.
+"""
+
+import os
+
+# A unix socket or an address from the environment; systemd's socket wins over both.
+bind = os.environ.get("BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}")
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+threads = int(os.environ.get("WEB_THREADS", "4"))
+
+# The application is loaded once and forked, so that its memory is shared.
+preload_app = True
+
+# A worker that gives no sign of life for this time (seconds) is replaced.
+timeout = 30
+# A stop lets requests finish; the platforms allow 30 s in all.
+graceful_timeout = 20
+# Above the idle time of nginx' connections to us, so that nginx closes them first.
+keepalive = 75
+
+# Each worker is replaced after so many requests, in case that something leaks.
+max_requests = 5000
+max_requests_jitter = 500
+
+# A heartbeat file on a disk can block the worker; /dev/shm is memory.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108
+
+# The application writes a line for each request itself, with its request id.
+accesslog = None
+errorlog = "-"
+
+# Only the application's own settings (TRUSTED_PROXIES) decide whom to believe.
+forwarded_allow_ips = ""
+
+# The control socket would want a writable home directory.
+control_socket_disable = True
