@@ -23,8 +23,6 @@ LEFT_OUT = {
             "PACKAGE/manifest",
             "PACKAGE/templates/demo",
             "PACKAGE/templates/manifest",
-            "docs/demo*.md",
-            "docs/manifest*.md",
             "tests/test_demo*.py",
             "tests/test_manifest*.py",
         ],
