@@ -25,6 +25,7 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     """
     app = Flask(__name__)
     app.config.from_mapping(config.load(config_name, overrides, instance_path=app.instance_path))
+    app.json.sort_keys = False  # type: ignore[attr-defined]
     logs.configure(app)
     security.init_app(app)
     problems.init_app(app)

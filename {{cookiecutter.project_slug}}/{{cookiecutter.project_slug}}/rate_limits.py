@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flask import Flask
+from flask import Flask, request
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from redis.backoff import NoBackoff
@@ -14,7 +14,7 @@ from .background import connect_redis
 from .background.settings import tls_url
 
 #: Seconds that a request may lose to the count before the count moves to memory.
-_TIMEOUT = 0.2
+_TIMEOUT = 0.15
 
 
 class RateLimiter(Limiter):
@@ -25,6 +25,8 @@ class RateLimiter(Limiter):
 
     def __init__(self) -> None:
         super().__init__(get_remote_address, in_memory_fallback_enabled=True)
+        # Flask-Limiter looks now and then, in any request, whether Redis is back.
+        self.request_filter(lambda: request.blueprint == "health")
 
     def init_app(self, app: Flask) -> None:
         """Take the limits' settings (``RATELIMIT_*``) and the place of the counts from ``app``."""

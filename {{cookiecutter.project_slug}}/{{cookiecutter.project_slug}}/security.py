@@ -28,6 +28,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 _HEADERS = {
+    "Cache-Control": "no-cache",
     "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",

@@ -12,6 +12,8 @@ def ago(time: datetime | None, now: datetime | None = None) -> str:
     if time is None:
         return "never"
     seconds = ((now or datetime.now(UTC)) - time).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
     span = duration(abs(seconds))
     return f"{span} ago" if seconds >= 0 else f"in {span}"
 

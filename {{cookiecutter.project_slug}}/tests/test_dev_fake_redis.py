@@ -1,0 +1,106 @@
+"""What stands in for Redis on Windows behaves as Celery needs it; tested on every system."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis, running_url
+
+pytest.importorskip("fakeredis", reason="needs the development dependency fakeredis")
+
+WAIT = 30.0  # seconds; reached only when something is broken
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """The stand-in, started in the same way as the real server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEV_REDIS", "fake")
+        with EmbeddedRedis(tmp_path_factory.mktemp("instance") / "redis") as redis:
+            yield redis
+
+
+@pytest.fixture
+def redis(server: EmbeddedRedis) -> Iterator[Redis]:
+    """A client with one connection, which it keeps."""
+    with Redis.from_url(server.url, socket_timeout=WAIT, single_connection_client=True) as client:
+        client.flushall()
+        yield client
+
+
+def test_it_is_found_while_it_runs(server: EmbeddedRedis) -> None:
+    assert running_url(Path(server.data_dir).parent) == server.url
+    assert not server.persistent
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 8_000_000])
+def test_values_of_any_size_come_back(redis: Redis, size: int) -> None:
+    value = b"\r\n" + b"\xff" * size
+    redis.set("key", value)
+    assert redis.get("key") == value
+
+
+def test_a_blocking_pop_gets_what_another_client_pushes(
+    redis: Redis, server: EmbeddedRedis
+) -> None:
+    popped: list[object] = []
+    thread = threading.Thread(target=lambda: popped.append(redis.brpop(["queue"], timeout=WAIT)))
+    thread.start()
+    with Redis.from_url(server.url) as other:
+        other.lpush("queue", "task")
+    thread.join(WAIT)
+    assert popped == [(b"queue", b"task")] or popped == [[b"queue", b"task"]]
+
+
+def test_a_blocking_pop_gives_up_in_time(redis: Redis) -> None:
+    assert redis.brpop(["nothing"], timeout=0.05) is None
+
+
+def test_messages_reach_a_subscriber_that_says_nothing(server: EmbeddedRedis) -> None:
+    with Redis.from_url(server.url) as client, client.pubsub() as subscriber:
+        subscriber.subscribe("channel")
+        first = subscriber.get_message(timeout=WAIT)
+        assert first is not None and first["type"] == "subscribe"
+        client.publish("channel", "hello")
+        message = subscriber.get_message(timeout=WAIT)
+        assert message is not None and message["data"] == b"hello"
+
+
+def test_an_error_is_answered_and_the_connection_goes_on(redis: Redis) -> None:
+    connection = redis.client_id()
+    redis.set("text", "no number")
+    with pytest.raises(ResponseError, match="not an integer"):
+        redis.incr("text")
+    with pytest.raises(NoScriptError):
+        redis.evalsha("0" * 40, 0)
+    assert redis.client_id() == connection
+
+
+def test_a_script_is_loaded_when_it_is_not_known(redis: Redis) -> None:
+    script = redis.register_script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+    assert script(keys=["count"], args=[2]) == 2
+    assert script(keys=["count"], args=[3]) == 5
+
+
+def test_a_transaction_is_one_step(redis: Redis) -> None:
+    with redis.pipeline() as pipeline:
+        pipeline.set("a", 1).incr("a").hset("h", mapping={"x": 1, "y": 2}).hgetall("h")
+        assert pipeline.execute() == [True, 2, 2, {b"x": b"1", b"y": b"2"}]
+
+
+def test_many_clients_come_and_go(redis: Redis, server: EmbeddedRedis) -> None:
+    def count() -> None:
+        with Redis.from_url(server.url) as client:
+            for _ in range(20):
+                client.incr("count")
+
+    threads = [threading.Thread(target=count) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert redis.get("count") == b"400"

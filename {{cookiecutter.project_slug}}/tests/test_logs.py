@@ -1,0 +1,51 @@
+"""The log lines."""
+
+import json
+import logging
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from {{ cookiecutter.project_slug }} import logs
+
+
+def test_a_request_leaves_one_line_with_its_id(
+    client: FlaskClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.get("/nothing?password=hunter2", headers={"X-Request-ID": "abc"})
+
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "access" in line]
+    assert "GET /nothing 404" in line
+    assert "request=abc" in line
+    assert "hunter2" not in line
+
+
+def test_health_checks_leave_no_line(
+    client: FlaskClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.get("/healthz")
+
+    assert "healthz" not in capsys.readouterr().out
+
+
+def test_a_client_cannot_forge_a_line(
+    client: FlaskClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.get("/x%0a2026-01-01 ERROR forged")
+
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("2026-01")]
+
+
+def test_json_lines_carry_the_ids(app: Flask) -> None:
+    record = logging.LogRecord("app", logging.INFO, "file", 1, "sent %d", (3,), None)
+
+    with app.test_request_context(headers={"X-Request-ID": "abc"}):
+        app.preprocess_request()
+        logs.add_context(record)
+    line = json.loads(logs.json_formatter().format(record))
+
+    assert line["message"] == "sent 3"
+    assert line["level"] == "INFO"
+    assert line["request_id"] == "abc"
+    assert line["process"] == "web"

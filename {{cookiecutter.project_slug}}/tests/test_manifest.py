@@ -1,0 +1,367 @@
+"""The watcher of the manifest, against a real host for it and one that stands for Slack."""
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from {{ cookiecutter.project_slug }}.extensions import redis
+from {{ cookiecutter.project_slug }}.manifest import fetch, notify, store, tasks
+
+
+class Host:
+    """A web server in a thread. ``answer`` is what it does with a request; it notes each one."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.answer: Callable[[BaseHTTPRequestHandler], None] = send(b"{}")
+        host = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                host.requests.append((dict(self.headers), self.rfile.read(length)))
+                host.answer(self)
+
+            do_POST = do_GET
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Keep the output of the tests clean."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/x"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def send(
+    body: bytes, status: int = 200, **headers: str
+) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Make an answer of a host."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def manifest(version: Any, **more: Any) -> bytes:
+    return json.dumps({"version": version, **more}).encode()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.close()
+
+
+@pytest.fixture
+def slack() -> Iterator[Host]:
+    slack = Host()
+    slack.answer = send(b"ok")
+    yield slack
+    slack.close()
+
+
+@pytest.fixture
+def watching(live_app: Flask, host: Host, slack: Host) -> Iterator[Flask]:
+    """The application on a real Redis, watching ``host`` and telling ``slack``.
+
+    No worker runs: the tests run the tasks themselves, one by one.
+    """
+    live_app.config |= {"MANIFEST_URL": host.url, "SLACK_WEBHOOK_URL": slack.url}
+    with live_app.app_context():
+        yield live_app
+
+
+# Fetching
+
+
+def test_fetch_gets_the_manifest_and_what_identifies_it(host: Host) -> None:
+    host.answer = send(manifest("2.1", files=[1]), ETag='"abc"', Last_Modified="yesterday")
+
+    fetched = fetch.fetch(host.url)
+
+    assert fetched == fetch.Fetched("2.1", {"version": "2.1", "files": [1]}, '"abc"', "yesterday")
+
+
+def test_fetch_asks_only_for_something_newer(host: Host) -> None:
+    host.answer = send(b"", 304)
+
+    assert fetch.fetch(host.url, etag='"abc"', last_modified="yesterday") is None
+    headers, _ = host.requests[0]
+    assert headers["If-None-Match"] == '"abc"'
+    assert headers["If-Modified-Since"] == "yesterday"
+
+
+def test_fetch_follows_a_redirect(host: Host) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/x":
+            send(b"", 302, Location="/y")(handler)
+        else:
+            send(manifest(3))(handler)
+
+    host.answer = answer
+
+    fetched = fetch.fetch(host.url)
+
+    assert fetched and fetched.version == "3"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (send(b"no", 404), fetch.BadAnswer),
+        (send(b"{}", 204), fetch.BadAnswer),
+        (send(b"ill", 503), fetch.Unreachable),
+        (send(b"", 302, Location="/x"), fetch.Unreachable),
+        (send(b"{", Content_Type="application/json"), fetch.NotAManifest),
+        (send(b"\xff\xfe"), fetch.NotAManifest),
+        (send(b""), fetch.NotAManifest),
+        (send(b"[1]"), fetch.NotAManifest),
+        (send(b"[" * 100_000), fetch.NotAManifest),
+        (send(b'{"version": NaN}'), fetch.NotAManifest),
+        (send(b'{"version": "1", "size": 1e999}'), fetch.NotAManifest),
+        (send(b'{"name": "no version"}'), fetch.NotAManifest),
+        (send(manifest(None)), fetch.NotAManifest),
+        (send(manifest(True)), fetch.NotAManifest),
+        (send(manifest("")), fetch.NotAManifest),
+        (send(manifest({"major": 1})), fetch.NotAManifest),
+        (send(manifest("1", blob="x" * fetch.MAX_BYTES)), fetch.TooLarge),
+        (
+            send(gzip.compress(manifest("1", blob="x" * 50_000_000)), Content_Encoding="gzip"),
+            fetch.TooLarge,
+        ),
+        (send(b"not gzip", Content_Encoding="gzip"), fetch.Unreachable),
+    ],
+)
+def test_fetch_refuses_what_is_no_manifest(
+    host: Host, answer: Callable[[BaseHTTPRequestHandler], None], error: type[Exception]
+) -> None:
+    host.answer = answer
+
+    with pytest.raises(error) as caught:
+        fetch.fetch(host.url)
+
+    assert str(caught.value).endswith(".") or error is fetch.Unreachable
+
+
+def test_fetch_gives_up_on_a_host_that_is_not_there(host: Host) -> None:
+    host.close()
+
+    with pytest.raises(fetch.Unreachable):
+        fetch.fetch(host.url)
+
+
+def test_fetch_gives_up_on_a_host_that_is_silent(host: Host) -> None:
+    released = threading.Event()
+    host.answer = lambda handler: released.wait(60) and None
+
+    with pytest.raises(fetch.Unreachable):
+        fetch.fetch(host.url, read_timeout=0.1)
+    released.set()
+
+
+def test_fetch_gives_up_on_a_host_that_sends_a_byte_now_and_then(host: Host) -> None:
+    released = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while not released.wait(0.02):
+            try:
+                handler.wfile.write(b" ")
+            except OSError:
+                return
+
+    host.answer = drip
+
+    with pytest.raises(fetch.Unreachable, match="too long"):
+        fetch.fetch(host.url, deadline=0.2, read_timeout=10)
+    released.set()
+
+
+# Storing and telling
+
+
+def check() -> dict[str, Any]:
+    result: dict[str, Any] = tasks.check_manifest.apply(throw=True).result
+    return result
+
+
+def test_a_new_version_is_stored_and_told_once(
+    watching: Flask, host: Host, slack: Host
+) -> None:
+    client = watching.test_client()
+    for version, files in (("1", ["a"]), ("2", ["a", "b"])):
+        host.answer = send(manifest(version, files=files), ETag=f'"{version}"')
+        assert check() == {"version": version, "changed": True}
+        tasks.tell_slack.apply(throw=True)
+    tasks.tell_slack.apply(throw=True)
+
+    texts = [json.loads(body)["text"] for _, body in slack.requests]
+    assert texts == [
+        "The manifest is watched now. Its version is 1.",
+        "The manifest changed from version 1 to 2. Changed: files.",
+    ]
+    shown = client.get("/api/v1/manifest").json
+    assert shown
+    assert shown["version"] == "2"
+    assert shown["manifest"] == {"version": "2", "files": ["a", "b"]}
+    assert shown["etag"] == '"2"'
+    assert [change.new for change in store.history()] == ["2", "1"]
+
+
+def test_an_unchanged_manifest_is_noted_as_checked_and_told_to_nobody(
+    watching: Flask, host: Host, slack: Host
+) -> None:
+    host.answer = send(manifest("1"), ETag='"1"')
+    check()
+    tasks.tell_slack.apply(throw=True)
+    slack.requests.clear()
+    host.answer = send(b"", 304)
+
+    assert check() == {"version": "1", "changed": False}
+
+    tasks.tell_slack.apply(throw=True)
+    assert host.requests[-1][0]["If-None-Match"] == '"1"'
+    assert slack.requests == []
+
+
+def test_a_failed_check_keeps_the_manifest_and_shows_the_reason(
+    watching: Flask, host: Host
+) -> None:
+    host.answer = send(manifest("1"))
+    check()
+    host.answer = send(b"{")
+
+    with pytest.raises(fetch.NotAManifest):
+        check()
+
+    stored, last = store.load()
+    assert stored and stored.version == "1"
+    assert last.error and "not valid JSON" in last.error
+    assert "not valid JSON" in watching.test_client().get("/").text
+
+
+def test_a_host_that_is_ill_is_asked_again(watching: Flask, host: Host) -> None:
+    answers = [send(b"", 503), send(b"", 503), send(manifest("1"))]
+    host.answer = lambda handler: answers.pop(0)(handler)
+
+    tasks.check_manifest.apply(throw=True)
+
+    stored, last = store.load()
+    assert stored and stored.version == "1"
+    assert last.error is None
+
+
+def test_while_slack_is_ill_the_change_waits_and_the_manifest_is_not_fetched_again(
+    watching: Flask, host: Host, slack: Host
+) -> None:
+    host.answer = send(manifest("1"))
+    slack.answer = send(b"ill", 500)
+    check()
+    fetched = len(host.requests)
+
+    with pytest.raises(notify.NotTold):
+        tasks.tell_slack.apply(throw=True, retries=tasks.tell_slack.max_retries)
+    slack.answer = send(b"ok")
+    tasks.tell_slack.apply(throw=True)
+
+    assert len(host.requests) == fetched
+    assert store.next_untold() is None
+
+
+def test_two_checks_never_run_at_once(watching: Flask, host: Host) -> None:
+    held = redis.client.lock(redis.key("manifest:lock"), timeout=60)
+    assert held.acquire(blocking=False)
+
+    tasks.check_manifest.apply(retries=100)
+    assert host.requests == []
+
+    held.release()
+    host.answer = send(manifest("1"))
+    assert check()["changed"] is True
+
+
+def test_a_new_address_is_asked_without_conditions(watching: Flask, host: Host) -> None:
+    host.answer = send(manifest("1"), ETag='"1"')
+    check()
+    watching.config["MANIFEST_URL"] = host.url + "/elsewhere"
+    check()
+
+    assert "If-None-Match" not in host.requests[-1][0]
+
+
+# Over HTTP
+
+
+def test_before_the_first_fetch_there_is_no_manifest(watching: Flask) -> None:
+    assert watching.test_client().get("/api/v1/manifest").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer testing-token2"},
+        {"Authorization": "Basic dGVzdGluZy10b2tlbg=="},
+        {"Authorization": "testing-token"},
+        {"Authorization": "Bearer \u00ff"},
+    ],
+    ids=str,
+)
+def test_an_update_needs_the_token(client: FlaskClient, headers: dict[str, str]) -> None:
+    response = client.post("/api/v1/update-manifest", headers=headers)
+
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    assert response.content_type == "application/problem+json"
+
+
+def test_an_update_is_put_in_the_queue(watching: Flask) -> None:
+    token = {"Authorization": f"Bearer {watching.config['API_TOKEN']}"}
+    client = watching.test_client()
+
+    response = client.post("/api/v1/update-manifest", headers=token)
+
+    assert response.status_code == 202
+    state = client.get(response.headers["Location"]).json
+    assert state and state["status"] == "PENDING"
+
+
+def test_without_an_address_there_is_nothing_to_update(watching: Flask) -> None:
+    watching.config["MANIFEST_URL"] = ""
+    token = {"Authorization": f"Bearer {watching.config['API_TOKEN']}"}
+    client = watching.test_client()
+
+    assert client.post("/api/v1/update-manifest", headers=token).status_code == 409
+    assert "MANIFEST_URL is not set" in client.get("/").text
+
+
+def test_the_sample_is_a_manifest_and_says_when_it_is_unchanged(client: FlaskClient) -> None:
+    response = client.get("/sample-manifest.json")
+    again = client.get(
+        "/sample-manifest.json", headers={"If-None-Match": response.headers["ETag"]}
+    )
+
+    assert fetch.parse(response.data).version
+    assert again.status_code == 304
