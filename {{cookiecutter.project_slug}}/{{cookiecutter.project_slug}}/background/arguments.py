@@ -15,6 +15,8 @@ from .errors import SubmitError
 #: The key that marks a reference to a database row in a message.
 _REFERENCE = "__model__"
 
+_PLAIN = frozenset({bool, int, float, str})
+
 T = TypeVar("T", tuple[Any, ...], dict[str, Any])
 
 
@@ -60,6 +62,8 @@ def _json_size(name: str, value: object) -> int:
 
 def _replace(value: Any, change: Callable[[Any], Any]) -> Any:
     """Apply ``change`` to ``value`` and to what lists, tuples and dicts in it hold."""
+    if value is None or type(value) in _PLAIN:
+        return value
     changed = change(value)
     if changed is not value:
         return changed

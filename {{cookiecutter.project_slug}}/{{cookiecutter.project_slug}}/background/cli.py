@@ -79,7 +79,15 @@ def cluster(
     celery = _celery_of(ctx)
     options = celery.options
     chosen = _choose(options.workers, workers)
-    jobs = [Job(spec.name, _worker_argv(spec, options.log_level)) for spec in chosen]
+    # A solo worker runs its tasks in the loop that beats: silence says nothing about it.
+    jobs = [
+        Job(
+            spec.name,
+            _worker_argv(spec, options.log_level),
+            beats=spec.options.get("pool") != "solo",
+        )
+        for spec in chosen
+    ]
     if options.scheduler and not no_scheduler:
         jobs.append(Job("scheduler", ["beat", "--loglevel", options.log_level], is_worker=False))
     if options.flower if flower is None else flower:

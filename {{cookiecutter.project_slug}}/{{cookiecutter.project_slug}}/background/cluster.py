@@ -22,6 +22,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+
+from . import liveness
+from .connection import connect_redis
+from .heartbeat import INTERVAL
+
 if TYPE_CHECKING:
     from .app import FlaskCelery
 
@@ -35,6 +41,12 @@ _HEALTHY_AFTER = 60.0
 _GRACE = 10.0
 #: Seconds between two looks whether the parent lives, where that is asked for.
 _PARENT_CHECK = 1.0
+
+#: Seconds without a beat after which a worker is suspected to be deaf: alive, but taking no tasks.
+_SILENT = 3.0 * INTERVAL
+#: Seconds that Redis must have answered all along before a suspected worker is killed. A worker
+#: that lost its connection tries again every 30 s at the latest, and must not be killed for it.
+_DEAF = 35.0
 
 #: What workers import anyway, imported before the fork so that it is there once.
 _WARM = (
@@ -54,10 +66,12 @@ class Job:
     name: str
     argv: list[str]
     is_worker: bool = True
+    beats: bool = True
     handle: Any = None
     started: float = 0.0
     pause: float = _FIRST_PAUSE
     start_at: float | None = field(default=0.0)
+    suspected_at: float | None = None
 
 
 class Cluster(abc.ABC):
@@ -118,6 +132,7 @@ class Cluster(abc.ABC):
             self._kill_at = time.monotonic() + _GRACE
 
     def _stop(self) -> None:
+        liveness.notify_systemd("STOPPING=1")
         grace = self._celery.options.soft_shutdown_timeout + _GRACE
         logger.info("Stopping; running tasks have %d s.", grace - _GRACE)
         self._kill_at = time.monotonic() + grace
@@ -170,6 +185,8 @@ class ForkingCluster(Cluster):
 
     def _prepare(self) -> None:
         self._signals = self._STOP | {signal.SIGCHLD, signal.SIGALRM}
+        self._board = liveness.Board(len(self._jobs))
+        self._watch_at = 0.0
         # Blocked, a signal waits until sigwait() takes it: none is missed, and no handler runs in
         # the middle of something.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
@@ -180,6 +197,8 @@ class ForkingCluster(Cluster):
         freeze_memory()
 
     def _start(self, job: Job) -> int:
+        self._board.write(self._jobs.index(job), 0)
+        job.suspected_at = None
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -192,6 +211,7 @@ class ForkingCluster(Cluster):
         code = 1
         try:
             die_with_parent()
+            liveness.beat_on(self._board, self._jobs.index(job))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
             os.environ["PROCESS_NAME"] = job.name
             code = run_celery(self._celery, job.argv)
@@ -207,8 +227,46 @@ class ForkingCluster(Cluster):
             os._exit(code)
 
     def _wait(self, timeout: float | None) -> bool:
-        signal.setitimer(signal.ITIMER_REAL, timeout or 0)
-        return signal.sigwait(self._signals) in self._STOP
+        signal.setitimer(signal.ITIMER_REAL, min(timeout or INTERVAL, INTERVAL))
+        stop = signal.sigwait(self._signals) in self._STOP
+        now = time.monotonic()
+        if now >= self._watch_at and not (stop or self._stopping):
+            self._watch_at = now + INTERVAL - 0.5
+            self._watch(now)
+        return stop
+
+    def _watch(self, now: float) -> None:
+        """Report that all workers beat; restart one that lives but takes no tasks any more."""
+        workers = [job for job in self._jobs if job.is_worker and job.beats]
+        silent = []
+        for job in workers:
+            beat = self._board.read(self._jobs.index(job))
+            if job.handle is None or now - (beat or job.started) > _SILENT or not beat:
+                silent.append(job)
+            else:
+                job.suspected_at = None
+        if not silent:
+            liveness.report()
+            return
+        answers = self._redis_answers()
+        for job in silent:
+            since = self._board.read(self._jobs.index(job)) or job.started
+            if job.handle is None or not answers or now - since <= _SILENT:
+                job.suspected_at = None
+            elif job.suspected_at is None:
+                job.suspected_at = now
+            elif now - job.suspected_at > _DEAF:
+                logger.error("%s lives but takes no tasks any more; it is killed.", job.name)
+                self._kill(job)
+
+    def _redis_answers(self) -> bool:
+        client = connect_redis(self._celery.redis_url)
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+        finally:
+            client.close()
 
     def _ended(self) -> list[tuple[Job, int]]:
         ended = []

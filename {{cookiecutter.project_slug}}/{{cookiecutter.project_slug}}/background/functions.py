@@ -7,8 +7,9 @@ nothing but public functions of the application's own package (and of the packag
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -17,7 +18,8 @@ from .errors import SubmitError
 _OWN_PACKAGE = __package__ or ""
 
 
-def path_of(function: Callable[..., Any], packages: Iterable[str]) -> str:
+@functools.lru_cache(maxsize=1024)
+def path_of(function: Callable[..., Any], packages: tuple[str, ...]) -> str:
     """Name a function as ``package.module:function``.
 
     Raises ``SubmitError``, which says what to do, for whatever a worker could not find again: a
@@ -49,7 +51,7 @@ def path_of(function: Callable[..., Any], packages: Iterable[str]) -> str:
     return path
 
 
-def resolve(path: object, packages: Iterable[str]) -> FunctionType:
+def resolve(path: object, packages: tuple[str, ...]) -> FunctionType:
     """Find the function that ``path`` (``package.module:function``) names.
 
     Raises ``SubmitError`` for everything else than a public function of an allowed package.
@@ -60,8 +62,7 @@ def resolve(path: object, packages: Iterable[str]) -> FunctionType:
     return _check_name(module, name, packages)
 
 
-def _check_name(module: str, name: str, packages: Iterable[str]) -> FunctionType:
-    allowed = tuple(packages)
+def _check_name(module: str, name: str, allowed: tuple[str, ...]) -> FunctionType:
     if not _inside(module, allowed) or _inside(module, (_OWN_PACKAGE,)):
         raise SubmitError(
             f"{module}:{name} is outside of the packages whose functions workers run "
@@ -80,7 +81,7 @@ def _check_name(module: str, name: str, packages: Iterable[str]) -> FunctionType
     return function
 
 
-def _inside(module: str, packages: Iterable[str]) -> bool:
+def _inside(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 

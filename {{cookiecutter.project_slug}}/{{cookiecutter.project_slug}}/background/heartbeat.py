@@ -11,7 +11,6 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -19,7 +18,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from . import keys
+from . import keys, liveness
 
 if TYPE_CHECKING:
     from .app import FlaskCelery
@@ -66,11 +65,7 @@ def read_heartbeats(app: FlaskCelery) -> list[Heartbeat]:
 
 
 class HeartbeatStep(bootsteps.StartStopStep):
-    """Beats while the consumer takes tasks; stops when its connection is lost.
-
-    With ``CELERY_HEARTBEAT_DIR`` set, a file there is touched as well, for health checks that
-    must not depend on Redis.
-    """
+    """Beats while the consumer takes tasks; stops when its connection is lost."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -100,6 +95,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
             logger.debug("Could not take the heartbeat back: %s", error)
 
     def _beat(self, consumer: Any) -> None:
+        liveness.beat()
         said = {
             "at": time.time(),
             "pid": os.getpid(),
@@ -114,10 +110,6 @@ class HeartbeatStep(bootsteps.StartStopStep):
             if not self._complained:
                 logger.warning("The heartbeat could not be written: %s", error)
             self._complained = True
-            return
-        folder = consumer.app.conf.get("heartbeat_dir")
-        if folder:
-            Path(folder, consumer.hostname.partition("@")[0] + ".alive").touch()
 
     def _forget_old(self, app: FlaskCelery) -> None:
         try:
