@@ -123,9 +123,7 @@ def test_a_bad_request_id_is_replaced(client: FlaskClient, sent: str) -> None:
     ],
     ids=str,
 )
-def test_another_sites_page_cannot_post_here(
-    client: FlaskClient, headers: dict[str, str]
-) -> None:
+def test_another_sites_page_cannot_post_here(client: FlaskClient, headers: dict[str, str]) -> None:
     check_problem(client.post("/api/v1/schedule", headers=headers), 403)
 
 

@@ -62,7 +62,7 @@ def test_a_wrong_redis_url_is_not_repeated_because_it_may_hold_a_password() -> N
 
 
 def test_an_unknown_environment_is_refused_with_the_choices() -> None:
-    with pytest.raises(config.ConfigError, match="'prod'.*development, production, testing"):
+    with pytest.raises(config.ConfigError, match=r"'prod'.*development, production, testing"):
         create_app("prod")
 
 

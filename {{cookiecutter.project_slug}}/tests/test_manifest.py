@@ -86,6 +86,7 @@ def watching(live_app: Flask, host: Host, slack: Host) -> Iterator[Flask]:
     """
     live_app.config |= {"MANIFEST_URL": host.url, "SLACK_WEBHOOK_URL": slack.url}
     with live_app.app_context():
+        redis.client.flushdb()
         yield live_app
 
 
@@ -170,7 +171,11 @@ def test_fetch_gives_up_on_a_host_that_is_not_there(host: Host) -> None:
 
 def test_fetch_gives_up_on_a_host_that_is_silent(host: Host) -> None:
     released = threading.Event()
-    host.answer = lambda handler: released.wait(60) and None
+
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        released.wait(60)
+
+    host.answer = wait
 
     with pytest.raises(fetch.Unreachable):
         fetch.fetch(host.url, read_timeout=0.1)
@@ -199,20 +204,22 @@ def test_fetch_gives_up_on_a_host_that_sends_a_byte_now_and_then(host: Host) -> 
 # Storing and telling
 
 
-def check() -> dict[str, Any]:
-    result: dict[str, Any] = tasks.check_manifest.apply(throw=True).result
-    return result
+def check() -> Any:
+    """Run a check in this process, with its retries, and return its result."""
+    return tasks.check_manifest.apply().get()
 
 
-def test_a_new_version_is_stored_and_told_once(
-    watching: Flask, host: Host, slack: Host
-) -> None:
+def tell() -> None:
+    tasks.tell_slack.apply().get()
+
+
+def test_a_new_version_is_stored_and_told_once(watching: Flask, host: Host, slack: Host) -> None:
     client = watching.test_client()
     for version, files in (("1", ["a"]), ("2", ["a", "b"])):
         host.answer = send(manifest(version, files=files), ETag=f'"{version}"')
         assert check() == {"version": version, "changed": True}
-        tasks.tell_slack.apply(throw=True)
-    tasks.tell_slack.apply(throw=True)
+        tell()
+    tell()
 
     texts = [json.loads(body)["text"] for _, body in slack.requests]
     assert texts == [
@@ -232,13 +239,13 @@ def test_an_unchanged_manifest_is_noted_as_checked_and_told_to_nobody(
 ) -> None:
     host.answer = send(manifest("1"), ETag='"1"')
     check()
-    tasks.tell_slack.apply(throw=True)
+    tell()
     slack.requests.clear()
     host.answer = send(b"", 304)
 
     assert check() == {"version": "1", "changed": False}
 
-    tasks.tell_slack.apply(throw=True)
+    tell()
     assert host.requests[-1][0]["If-None-Match"] == '"1"'
     assert slack.requests == []
 
@@ -263,7 +270,7 @@ def test_a_host_that_is_ill_is_asked_again(watching: Flask, host: Host) -> None:
     answers = [send(b"", 503), send(b"", 503), send(manifest("1"))]
     host.answer = lambda handler: answers.pop(0)(handler)
 
-    tasks.check_manifest.apply(throw=True)
+    assert check() == {"version": "1", "changed": True}
 
     stored, last = store.load()
     assert stored and stored.version == "1"
@@ -279,24 +286,38 @@ def test_while_slack_is_ill_the_change_waits_and_the_manifest_is_not_fetched_aga
     fetched = len(host.requests)
 
     with pytest.raises(notify.NotTold):
-        tasks.tell_slack.apply(throw=True, retries=tasks.tell_slack.max_retries)
+        tell()
     slack.answer = send(b"ok")
-    tasks.tell_slack.apply(throw=True)
+    tell()
 
     assert len(host.requests) == fetched
+    assert len(slack.requests) > 2
     assert store.next_untold() is None
 
 
 def test_two_checks_never_run_at_once(watching: Flask, host: Host) -> None:
-    held = redis.client.lock(redis.key("manifest:lock"), timeout=60)
-    assert held.acquire(blocking=False)
+    at_work = threading.Semaphore(1)
+    alone: list[bool] = []
 
-    tasks.check_manifest.apply(retries=100)
-    assert host.requests == []
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        alone.append(at_work.acquire(blocking=False))
+        # Time enough for another check to come, if anything let it.
+        threading.Event().wait(0.3)
+        at_work.release()
+        send(manifest("1"))(handler)
 
-    held.release()
-    host.answer = send(manifest("1"))
-    assert check()["changed"] is True
+    def check_in_thread() -> None:
+        with watching.app_context():
+            check()
+
+    host.answer = answer
+    threads = [threading.Thread(target=check_in_thread) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert alone == [True, True, True]
 
 
 def test_a_new_address_is_asked_without_conditions(watching: Flask, host: Host) -> None:
@@ -359,9 +380,7 @@ def test_without_an_address_there_is_nothing_to_update(watching: Flask) -> None:
 
 def test_the_sample_is_a_manifest_and_says_when_it_is_unchanged(client: FlaskClient) -> None:
     response = client.get("/sample-manifest.json")
-    again = client.get(
-        "/sample-manifest.json", headers={"If-None-Match": response.headers["ETag"]}
-    )
+    again = client.get("/sample-manifest.json", headers={"If-None-Match": response.headers["ETag"]})
 
     assert fetch.parse(response.data).version
     assert again.status_code == 304

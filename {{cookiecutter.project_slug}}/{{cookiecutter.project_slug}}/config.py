@@ -221,6 +221,7 @@ def load(
         settings.setdefault("CELERY_BROKER_URL", "memory://localhost/")
         settings.setdefault("CELERY_RESULT_BACKEND", "cache+memory://")
         settings.setdefault("CELERY_TASK_STORE_EAGER_RESULT", True)
+        settings.setdefault("CELERY_RESULT_EXTENDED", True)
     return settings
 
 

@@ -41,18 +41,14 @@ def test_the_state_of_a_task_tells_its_name_and_result(
     assert state["result"] == "2 min"
 
 
-def test_a_submitted_task_is_listed_on_the_page(
-    live_app: Flask, live_client: FlaskClient
-) -> None:
+def test_a_submitted_task_is_listed_on_the_page(live_app: Flask, live_client: FlaskClient) -> None:
     task_id = submit(live_app)
 
     assert f"/tasks/{task_id}" in live_client.get("/").text
     assert "2 min" in live_client.get(f"/tasks/{task_id}").text
 
 
-def test_a_task_that_ended_cannot_be_cancelled(
-    live_app: Flask, live_client: FlaskClient
-) -> None:
+def test_a_task_that_ended_cannot_be_cancelled(live_app: Flask, live_client: FlaskClient) -> None:
     assert live_client.delete(f"/api/v1/task-status/{submit(live_app)}").status_code == 409
 
 
