@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
+from watchfiles import Change
 
 from {{ cookiecutter.project_slug }}.dev import command
 from {{ cookiecutter.project_slug }}.dev.command import child_environment, programs, without_secrets
 from {{ cookiecutter.project_slug }}.dev.reload import CodeFilter
-from watchfiles import Change
 
 
 def test_the_help_says_what_runs_and_how_it_stops(runner: FlaskCliRunner) -> None:

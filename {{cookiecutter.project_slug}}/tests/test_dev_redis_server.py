@@ -107,7 +107,7 @@ def test_a_record_that_makes_no_sense_does_not_count(tmp_path: Path, text: str) 
 def test_a_failed_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").write_text("a file where the server needs a folder")
-    with pytest.raises(RedisStartError, match="ended at its start with exit code 1: .*appendonly"):
+    with pytest.raises(RedisStartError, match=r"ended at its start with exit code 1: .*appendonly"):
         EmbeddedRedis(tmp_path / "redis").start()
     assert running_url(tmp_path) is None
 

@@ -40,8 +40,8 @@ def dev(host: str, port: int, no_reload: bool, no_worker: bool) -> None:
 
     Starts the web server, the workers with the scheduler, and a Redis that keeps its data in
     instance/redis. If REDIS_URL is set, that Redis is used instead. Web server and workers restart
-    when a Python file of the application, .env or .flaskenv changes. One Ctrl-C stops everything;
-    running tasks get ten seconds to end.
+    when a Python file of the application, .env or .flaskenv changes. One Ctrl-C stops everything
+    and gives running tasks time to end; a second one does not.
     """
     redis_url = os.environ.get("REDIS_URL", "")
     try:
@@ -87,7 +87,7 @@ def run(host: str, port: int, redis_url: str, *, reload: bool, worker: bool) -> 
 
             package = Path(current_app.root_path)
             stack.enter_context(Watcher(project, package, lambda it: manager.post(Changed(it))))
-        environment = child_environment(project, redis_url, colour=output.colour)
+        environment = child_environment(project, redis_url, port, colour=output.colour)
         facts = {
             "Worker": "runs, with the scheduler" if worker else "not started (--no-worker)",
             "Redis": where,
@@ -107,7 +107,7 @@ def programs(host: str, port: int, env: dict[str, str], *, worker: bool) -> list
     return [web, cluster] if worker else [web]
 
 
-def child_environment(project: Path, redis_url: str, *, colour: bool) -> dict[str, str]:
+def child_environment(project: Path, redis_url: str, port: int, *, colour: bool) -> dict[str, str]:
     """Return the environment of the programs.
 
     Flask has put `.env` and `.flaskenv` into our own environment. What came from there is left out:
@@ -116,6 +116,7 @@ def child_environment(project: Path, redis_url: str, *, colour: bool) -> dict[st
     files = {**dotenv_values(project / ".flaskenv"), **dotenv_values(project / ".env")}
     env = {name: value for name, value in os.environ.items() if files.get(name) != value}
     env["REDIS_URL"] = redis_url
+    env["PORT"] = str(port)
     env["PYTHONUNBUFFERED"] = "1"
     env["PYTHONIOENCODING"] = "utf-8"
     env.setdefault("FLASK_APP", current_app.import_name)

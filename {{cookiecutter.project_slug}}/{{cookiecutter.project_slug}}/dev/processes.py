@@ -18,6 +18,8 @@ STOP_SIGNALS = [
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
     if hasattr(signal, name)
 ]
+# Seconds between a graceful stop and the kill: more than `flask celery cluster` allows itself.
+GRACE = 40.0
 # Windows runs signal handlers only between two waits.
 LONGEST_WAIT = 0.5 if sys.platform == "win32" else None
 
@@ -68,7 +70,7 @@ class ProcessManager:
         output: Output,
         *,
         cwd: Path | None = None,
-        grace: float = 10.0,
+        grace: float = GRACE,
         reload: bool = True,
     ) -> None:
         """Prepare; nothing starts yet.

@@ -1,0 +1,151 @@
+"""`flask dev` as a whole, on a copy of this project: it starts, reloads and stops cleanly."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from {{ cookiecutter.project_slug }}.dev.redis_server import running_url
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+
+PROJECT = Path(__file__).parents[2]
+WAIT = 60.0  # seconds; reached only when something is broken
+
+
+class Dev:
+    """A running `flask dev`, with its output as it comes."""
+
+    def __init__(self, project: Path, port: int, env: dict[str, str]) -> None:
+        self.port = port
+        self.instance = project / "instance"
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "dev", "--port", str(port)],
+            cwd=project,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self._news.notify_all()
+
+    def wait_for(self, *texts: str, after: int = 0) -> int:
+        """Wait for a line that holds all `texts`; return the number of the line that follows it."""
+
+        def find() -> int | None:
+            numbers = range(after, len(self.lines))
+            return next((n + 1 for n in numbers if all(t in self.lines[n] for t in texts)), None)
+
+        with self._news:
+            found = self._news.wait_for(find, WAIT)
+        if not found:
+            pytest.fail("\n".join([f"No line with {texts} after line {after}:", *self.lines]))
+        return found
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask the web server; return status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def wait(self) -> int:
+        """Wait for the end and the last line; return the exit code."""
+        code = self.process.wait(WAIT)
+        self._reader.join(WAIT)
+        return code
+
+
+@pytest.fixture
+def project(tmp_path: Path, app: Flask) -> Path:
+    """A copy of this project that a test may change."""
+    package = Path(app.root_path).name
+    shutil.copytree(PROJECT / package, tmp_path / package)
+    shutil.copy(PROJECT / ".flaskenv", tmp_path)
+    (tmp_path / ".env").write_text("FLASK_CONFIG=development\nMANIFEST_URL=\n")
+    return tmp_path
+
+
+@pytest.fixture(params=["", "fake"], ids=["valkey", "as on Windows"])
+def dev(project: Path, request: pytest.FixtureRequest) -> Iterator[Dev]:
+    """`flask dev`, running: once with the real server, once with what stands in on Windows."""
+    settings = ("FLASK_", "CELERY_", "REDIS_URL", "SECRET_KEY", "API_TOKEN", "PORT", "MANIFEST_URL")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    running = Dev(project, port, {**env, "DEV_REDIS": request.param})
+    try:
+        running.wait_for("dev ", "Ready")
+        yield running
+    finally:
+        running.process.terminate()  # nothing to do if it has ended as it should
+        running.wait()
+
+
+def processes_in(folder: Path) -> list[str]:
+    """What runs with this working folder or one below it (Linux; elsewhere nothing is found)."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it has ended meanwhile, or belongs to somebody else
+    return found
+
+
+def test_it_runs_reloads_and_stops(dev: Dev, project: Path, app: Flask) -> None:
+    assert dev.get("/")[0] == 200
+    assert running_url(dev.instance) is not None
+    assert processes_in(project) or sys.platform != "linux"
+    line = dev.wait_for("worker", " ready")
+
+    views = project / Path(app.root_path).name / "health.py"
+    views.write_text(views.read_text() + "\nprint('the new code', flush=True)\n")
+    line = dev.wait_for("dev ", "health.py changed: restarting", after=line)
+    dev.wait_for("web ", "the new code", after=line)
+    dev.wait_for("worker ", "the new code", after=line)
+    line = dev.wait_for("dev ", "Ready", after=line)
+    assert dev.get("/healthz")[0] == 200
+
+    views.write_text(views.read_text() + "\nthis is no Python\n")
+    line = dev.wait_for("web ended with exit code", after=line)
+    views.write_text(views.read_text().replace("\nthis is no Python\n", ""))
+    line = dev.wait_for("dev ", "Ready", after=line)
+    assert dev.get("/healthz")[0] == 200
+
+    dev.process.send_signal(signal.SIGINT)
+    assert dev.wait() == 0
+    assert dev.lines[-1].endswith("Stopped.")
+    assert running_url(dev.instance) is None
+    assert processes_in(project) == []
+
+
+def test_a_second_one_in_the_same_project_is_refused(dev: Dev, project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    second = Dev(project, port, {**os.environ, "REDIS_URL": ""})
+    assert second.wait() == 1
+    assert str(dev.process.pid) in second.lines[-1]
