@@ -176,6 +176,8 @@ class Testing(Config):
 
     TESTING = True
     RATELIMIT_ENABLED = False
+    # So that the state of a task can be asked for afterwards, as with a worker.
+    CELERY_TASK_STORE_EAGER_RESULT = True
 
     def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
         super().__init__(environ, instance_path)
@@ -185,6 +187,8 @@ class Testing(Config):
         if self.CELERY_TASK_ALWAYS_EAGER:
             # Nothing listens there: a unit test that needs Redis shall fail, not find yours.
             self.REDIS_URL = "redis://127.0.0.1:1/0"
+            # With a worker the results carry the task's name anyway.
+            self.CELERY_RESULT_EXTENDED = True
 
 
 CHOICES: dict[str, type[Config]] = {
@@ -216,12 +220,6 @@ def load(
     faults = [*chosen.faults, *_redis_faults(settings["REDIS_URL"])]
     if faults:
         raise ConfigError("\n".join([f"The {name} settings cannot work.", *faults]))
-    if settings.get("CELERY_TASK_ALWAYS_EAGER"):
-        # Results of tasks that ran in this process stay in its memory.
-        settings.setdefault("CELERY_BROKER_URL", "memory://localhost/")
-        settings.setdefault("CELERY_RESULT_BACKEND", "cache+memory://")
-        settings.setdefault("CELERY_TASK_STORE_EAGER_RESULT", True)
-        settings.setdefault("CELERY_RESULT_EXTENDED", True)
     return settings
 
 
