@@ -70,18 +70,20 @@ class Refused(ValueError):
     """An answer that cannot be used; the text is one sentence for the person who gave it."""
 
 
-def check(answers: dict[str, object]) -> None:
+def check(answers: dict[str, str]) -> None:
     """Check all answers of cookiecutter's context, in the order in which they are asked.
 
     Raises Refused for the first one that cannot be used.
     """
 
     def text(question: str) -> str:
-        return str(answers.get(question, ""))
+        return answers.get(question, "")
 
+    if answers.get("__distribution_name", "").startswith("[[="):
+        raise Refused("This cookiecutter is too old for the template: it needs 2.6 or newer.")
     check_text("project_name", text("project_name"), NAME_MAX, "My App")
     # A slug that is no folder name was replaced before the folder was made: judge what was typed.
-    check_slug(str(answers.get("__project_slug_typed", answers.get("project_slug", ""))))
+    check_slug(answers.get("__project_slug_typed", text("project_slug")))
     check_text("description", text("description"), DESCRIPTION_MAX, "Counts the birds in my garden")
     check_text("author_name", text("author_name"), NAME_MAX, "Ada Lovelace")
     check_email(text("author_email"))

@@ -10,7 +10,7 @@ import pytest
 from pre_gen_project import Refused
 from support import PROJECT_FOLDER, ROOT
 
-GOOD_ANSWERS: dict[str, object] = {
+GOOD_ANSWERS = {
     "project_name": "My App",
     "project_slug": "my_app",
     "description": "Counts birds",
@@ -153,6 +153,12 @@ def test_the_example_in_a_refusal_is_itself_accepted(question: str, example: str
 def test_the_typed_slug_is_judged_even_if_the_folder_got_a_safe_name() -> None:
     answers = {**GOOD_ANSWERS, "project_slug": "refused-answer", "__project_slug_typed": "a/b"}
     with pytest.raises(Refused, match='project_slug "a/b"'):
+        pre_gen_project.check(answers)
+
+
+def test_a_cookiecutter_that_computes_nothing_from_the_answers_is_told_so() -> None:
+    answers = {**GOOD_ANSWERS, "__distribution_name": "[[= cookiecutter.project_slug =]]"}
+    with pytest.raises(Refused, match=r"cookiecutter is too old .* 2\.6"):
         pre_gen_project.check(answers)
 
 
