@@ -1,8 +1,10 @@
 """The settings: what each environment takes, and what stops the start."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +101,35 @@ def test_the_command_line_shows_a_sentence_and_no_traceback() -> None:
     assert result.returncode == 1
     assert "SECRET_KEY is not set." in result.stderr
     assert "Traceback" not in result.stderr
+
+
+class Recorder(dict[str, str]):
+    """An environment that notes what it is asked for."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+def test_the_example_of_the_environment_explains_every_setting() -> None:
+    environ = Recorder(GOOD)
+    for name in ("development", "production"):
+        config.load(name, environ=environ)
+
+    example = (Path(__file__).parents[1] / ".env.example").read_text()
+    explained = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
+    assert environ.asked <= explained
+
+
+def test_the_example_of_the_environment_is_not_accepted_as_it_stands() -> None:
+    example = (Path(__file__).parents[1] / ".env.example").read_text()
+    environ = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
+
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(environ=environ)
+
+    assert len(caught.value.message.splitlines()) == 3  # the heading, and the two secrets

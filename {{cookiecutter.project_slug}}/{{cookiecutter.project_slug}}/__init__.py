@@ -12,8 +12,10 @@ from . import activity, api, config, demo, health, logs, main, manifest, metrics
 {% else %}
 from . import activity, api, config, health, logs, main, metrics, problems, security
 {% endif %}
+from .background import ConfigurationError
 from .dev.command import dev
 from .extensions import celery, limiter, redis
+from .smoke import smoke
 
 
 def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Flask:
@@ -34,7 +36,10 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     {% if cookiecutter.include_examples == "yes" %}
     manifest.init_app(app)
     {% endif %}
-    celery.init_app(app)
+    try:
+        celery.init_app(app)
+    except ConfigurationError as error:
+        raise config.ConfigError(str(error)) from None
     activity.connect_signals()
     for blueprint in (main.bp, api.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
@@ -42,5 +47,6 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     for example in (demo.bp, manifest.bp):
         app.register_blueprint(example)
     {% endif %}
-    app.cli.add_command(dev)
+    for command in (dev, smoke):
+        app.cli.add_command(command)
     return app

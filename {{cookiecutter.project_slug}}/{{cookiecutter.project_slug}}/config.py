@@ -18,6 +18,7 @@ from limits import parse_many
 SECRET_LENGTH = 32
 
 _HOW_TO_MAKE_ONE = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_EXAMPLES = ("change", "development", "testing", "your-", "your_", "secret", "example")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -72,6 +73,11 @@ class Config:
         self.CELERY_TASK_SOFT_TIME_LIMIT = self._integer(
             "CELERY_TASK_SOFT_TIME_LIMIT", self.CELERY_TASK_TIME_LIMIT * 9 // 10, low=1
         )
+        if self.CELERY_TASK_SOFT_TIME_LIMIT >= self.CELERY_TASK_TIME_LIMIT:
+            self.faults.append("CELERY_TASK_SOFT_TIME_LIMIT must be below CELERY_TASK_TIME_LIMIT.")
+        # A task that no worker confirmed for so long is given to another one, so it must be longer
+        # than any task may run and a worker may take to stop.
+        self.CELERY_VISIBILITY_TIMEOUT = max(900, self.CELERY_TASK_TIME_LIMIT + 120)
         # How long the result of a task is kept, in seconds.
         self.CELERY_RESULT_EXPIRES = self._integer("CELERY_RESULT_EXPIRES", 3600, low=60)
         {% if cookiecutter.include_examples == "yes" %}
@@ -162,6 +168,8 @@ class Production(Config):
             fault = secret_fault(name, getattr(self, name))
             if fault:
                 self.faults.append(fault)
+        if self.SECRET_KEY and self.SECRET_KEY == self.API_TOKEN:
+            self.faults.append("SECRET_KEY and API_TOKEN are the same. Callers know the second.")
         if not self.REDIS_URL:
             self.faults.append(
                 "REDIS_URL is not set. Set it to your Redis, such as redis://127.0.0.1:6379/0."
@@ -227,7 +235,7 @@ def secret_fault(name: str, value: str) -> str | None:
     """Say what is wrong with a secret, or return None if Production can take it."""
     if not value:
         return f"{name} is not set. {_HOW_TO_MAKE_ONE}"
-    if value.lower().startswith(("change", "development", "testing", "your", "secret", "example")):
+    if value.lower().startswith(_EXAMPLES):
         return f"{name} still has the value of an example. {_HOW_TO_MAKE_ONE}"
     if len(value) < SECRET_LENGTH:
         return f"{name} has {len(value)} characters, and {SECRET_LENGTH} are needed. {_HOW_TO_MAKE_ONE}"
