@@ -1,0 +1,165 @@
+"""A small HTTP client, and the words in which the checks say what they expect."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+#: Seconds for a connect, and for an answer. The slowest answer that is right is a 503 after 1 s.
+TIMEOUT = 10.0
+
+#: Longest time that a full rate limit is waited for, in seconds.
+_LONGEST_WAIT = 65
+
+
+class Unreachable(Exception):
+    """The deployment did not answer at all; the message says why."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and for which request."""
+
+    request: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", errors="replace")
+
+    def json(self) -> Any:
+        """The body as JSON; the check fails if it is none."""
+        kind = self.headers.get("Content-Type", "nothing")
+        assert "json" in kind, f"{self} should be JSON and is {kind}."
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise AssertionError(f"{self} says that it is JSON and is not: {error}.") from None
+
+    def expect(self, status: int) -> Answer:
+        """Fail the check unless the answer has ``status``; return the answer."""
+        assert self.status == status, f"{self} should be {status}: {self.text[:300]}"
+        return self
+
+    def expect_problem(self, status: int) -> dict[str, Any]:
+        """Fail the check unless this is a problem document of ``status``; return its members."""
+        self.expect(status)
+        kind = self.headers.get("Content-Type", "nothing")
+        assert kind.startswith("application/problem+json"), (
+            f"{self} should be application/problem+json and is {kind}."
+        )
+        members: dict[str, Any] = self.json()
+        assert members.get("status") == status, f"{self} names another status: {members}"
+        assert members.get("title"), f"{self} has no title: {members}"
+        assert members.get("detail"), f"{self} does not say what was wrong: {members}"
+        assert "Traceback" not in self.text, f"{self} shows a traceback."
+        return members
+
+    def __str__(self) -> str:
+        return f"The answer {self.status} to {self.request}"
+
+
+class Client:
+    """Speaks to one deployment. Follows no redirect, tries nothing twice."""
+
+    def __init__(
+        self, base_url: str, token: str = "", ca_file: str | None = None, insecure: bool = False
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.token = token
+        self.ca_file = ca_file
+        self.insecure = insecure
+        self._http = self._pool()
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the deployment is spoken to over HTTPS."""
+        return self.base_url.startswith("https://")
+
+    @property
+    def host(self) -> str:
+        """The host name in the base URL."""
+        return urlsplit(self.base_url).hostname or ""
+
+    def get(self, path: str, **options: Any) -> Answer:
+        """Send a GET request; for the options see ``request``."""
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Answer:
+        """Send a POST request; for the options see ``request``."""
+        return self.request("POST", path, **options)
+
+    def delete(self, path: str, **options: Any) -> Answer:
+        """Send a DELETE request; for the options see ``request``."""
+        return self.request("DELETE", path, **options)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: str = "",
+        patient: bool = True,
+    ) -> Answer:
+        """Send one request; ``path`` may be a whole address.
+
+        ``data`` goes as JSON, ``body`` as it is. With ``patient``, a 429 is obeyed: the request is
+        sent again when the server said. Raises ``Unreachable``.
+        """
+        sent = dict(headers or {})
+        if data is not None:
+            body = json.dumps(data).encode()
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        if token:
+            sent["Authorization"] = f"Bearer {token}"
+        url = path if "://" in path else self.base_url + path
+        answer = self._send(method, url, body, sent)
+        while patient and answer.status == 429:
+            pause = int(answer.headers.get("Retry-After", "1"))
+            assert pause <= _LONGEST_WAIT, f"{answer} asks to wait for {pause} s."
+            time.sleep(pause)
+            answer = self._send(method, url, body, sent)
+        return answer
+
+    def _send(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        try:
+            found = self._http.request(method, url, body=body, headers=headers, redirect=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"{method} {url} got no answer: {error}") from error
+        return Answer(f"{method} {url}", found.status, found.headers, found.data)
+
+    def _pool(self) -> urllib3.PoolManager:
+        options: dict[str, Any] = {"timeout": TIMEOUT, "retries": False}
+        if self.insecure:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            options["cert_reqs"] = "CERT_NONE"
+        elif self.ca_file:
+            options["ca_certs"] = self.ca_file
+        return urllib3.PoolManager(**options)
+
+
+def wait_for[T](what: str, look: Callable[[], T | None], seconds: float = 30) -> T:
+    """Look again and again until ``look`` returns something; return it.
+
+    Fails the check with ``what`` when nothing was there within ``seconds``.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found is not None:
+            return found
+        assert time.monotonic() < ends, f"{what} did not come within {seconds:g} s."
+        time.sleep(0.2)
