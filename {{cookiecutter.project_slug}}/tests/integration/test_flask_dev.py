@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from redis import Redis
 
 from {{ cookiecutter.project_slug }}.dev.redis_server import running_url
 
@@ -84,7 +85,7 @@ def project(tmp_path: Path, app: Flask) -> Path:
     package = Path(app.root_path).name
     shutil.copytree(PROJECT / package, tmp_path / package)
     shutil.copy(PROJECT / ".flaskenv", tmp_path)
-    (tmp_path / ".env").write_text("FLASK_CONFIG=development\nMANIFEST_URL=\n")
+    (tmp_path / ".env").write_text("FLASK_CONFIG=development\nMARK=one\n")
     return tmp_path
 
 
@@ -123,12 +124,19 @@ def test_it_runs_reloads_and_stops(dev: Dev, project: Path, app: Flask) -> None:
     line = dev.wait_for("worker", " ready")
 
     views = project / Path(app.root_path).name / "health.py"
-    views.write_text(views.read_text() + "\nprint('the new code', flush=True)\n")
+    code = "\nimport os\nprint('the new code says', os.environ['MARK'], flush=True)\n"
+    views.write_text(views.read_text() + code)
     line = dev.wait_for("dev ", "health.py changed: restarting", after=line)
-    dev.wait_for("web ", "the new code", after=line)
-    dev.wait_for("worker ", "the new code", after=line)
+    dev.wait_for("web ", "the new code says one", after=line)
+    dev.wait_for("worker ", "the new code says one", after=line)
     line = dev.wait_for("dev ", "Ready", after=line)
     assert dev.get("/healthz")[0] == 200
+
+    settings = project / ".env"
+    settings.write_text(settings.read_text().replace("MARK=one", "MARK=two"))
+    dev.wait_for("web ", "the new code says two", after=line)
+    dev.wait_for("worker ", "the new code says two", after=line)
+    line = dev.wait_for("dev ", "Ready", after=line)
 
     views.write_text(views.read_text() + "\nthis is no Python\n")
     line = dev.wait_for("web ended with exit code", after=line)
@@ -149,3 +157,12 @@ def test_a_second_one_in_the_same_project_is_refused(dev: Dev, project: Path) ->
     second = Dev(project, port, {**os.environ, "REDIS_URL": ""})
     assert second.wait() == 1
     assert str(dev.process.pid) in second.lines[-1]
+
+
+@pytest.mark.parametrize("dev", [""], ids=["valkey"], indirect=True)
+def test_everything_stops_when_redis_ends(dev: Dev, project: Path) -> None:
+    with Redis.from_url(running_url(dev.instance) or "") as redis:
+        redis.shutdown()
+    assert dev.wait() == 1
+    assert any("redis ended with exit code 0. Stopping the rest." in line for line in dev.lines)
+    assert processes_in(project) == []

@@ -36,7 +36,7 @@ class Output:
 
     def line(self, name: str, text: str) -> None:
         """Print one line of the program `name`."""
-        prefix = click.style(f"{name:<{self._width}} |", fg=self._colours.get(name, "white"))
+        prefix = click.style(f"{name:<{self._width}} |", fg=self._colours.get(name))
         with self._lock:
             try:
                 click.echo(f"{prefix} {text}", file=self._stream, color=self.colour)
