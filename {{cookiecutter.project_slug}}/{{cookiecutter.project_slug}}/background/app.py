@@ -83,7 +83,7 @@ class FlaskCelery(Celery):
         """
         from .cli import celery_group
 
-        self._forget_connections()
+        self.forget_connections()
         self._flask_app = app
         self._options = read_options(app.config, app.import_name.partition(".")[0])
         settings = celery_settings(app.config, self._options)
@@ -419,8 +419,8 @@ class FlaskCelery(Celery):
         if self._local_cluster is not None:
             self._local_cluster.stop()
 
-    def _forget_connections(self) -> None:
-        """Drop what the settings of an earlier application made."""
+    def forget_connections(self) -> None:
+        """Drop connections that belong to other settings, or to the process that forked this."""
         if self._flask_app is None:
             return
         self._pool = None

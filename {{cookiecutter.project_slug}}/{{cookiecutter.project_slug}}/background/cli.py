@@ -12,8 +12,10 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from .app import FlaskCelery, find_celery
-from .cluster import Cluster, ForkingCluster, Job, SpawningCluster, run_celery
+from .cluster import Cluster, Job, run_celery
 from .errors import ConfigurationError
+from .forking_cluster import ForkingCluster
+from .spawning_cluster import SpawningCluster
 from .workers import WorkerSpec
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []}
@@ -29,9 +31,9 @@ class CeleryGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find a command of ours, or wrap the one of Celery's."""
         own = super().get_command(ctx, cmd_name)
-        foreign = _celery_commands().get(cmd_name)
-        if own is not None or foreign is None:
+        if own is not None or cmd_name not in _celery_commands():
             return own
+        foreign = _celery_commands()[cmd_name]
 
         @click.pass_context
         def pass_on(ctx: click.Context, arguments: tuple[str, ...]) -> None:
@@ -88,15 +90,15 @@ def cluster(
         )
         for spec in chosen
     ]
-    if options.scheduler and not no_scheduler:
-        jobs.append(Job("scheduler", ["beat", "--loglevel", options.log_level], is_worker=False))
+    schedule = options.scheduler and not no_scheduler
     if options.flower if flower is None else flower:
         jobs.append(Job("flower", _flower_argv(celery), is_worker=False))
-    if len(jobs) == 1 and exit_with_parent is None:
+    if len(jobs) == 1 and not schedule and exit_with_parent is None:
         os.environ["PROCESS_NAME"] = jobs[0].name
         ctx.exit(run_celery(celery, jobs[0].argv))
+    os.environ["PROCESS_NAME"] = "cluster"
     kind: type[Cluster] = SpawningCluster if spawn or not hasattr(os, "fork") else ForkingCluster
-    ctx.exit(kind(celery, jobs, parent=exit_with_parent).run())
+    ctx.exit(kind(celery, jobs, schedule=schedule, parent=exit_with_parent).run())
 
 
 @celery_group.command(context_settings={"ignore_unknown_options": True})

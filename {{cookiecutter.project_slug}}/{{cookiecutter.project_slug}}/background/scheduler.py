@@ -77,7 +77,7 @@ class RedisScheduler(beat.Scheduler):
 
     def __init__(self, app: FlaskCelery, **kwargs: Any) -> None:
         self._token: str = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
-        self._redis = connect_redis(app.redis_url, timeout=5)
+        self._redis = connect_redis(app.redis_url, timeout=1)
         self._leading = False
         self._complained = False
         super().__init__(app, **kwargs)
