@@ -16,7 +16,6 @@ from .background import ConfigurationError
 from .dev.command import dev
 from .extensions import celery, limiter, redis
 from .smoke import smoke
-from .smoke import smoke
 
 
 def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Flask:

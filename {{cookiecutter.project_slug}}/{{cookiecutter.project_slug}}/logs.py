@@ -21,6 +21,7 @@ from .background import current_task
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _QUIET_PATHS = ("/healthz",)
 
 access_log = logging.getLogger(f"{__package__}.access")
@@ -68,7 +69,8 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         # What a client sent must not look like a log line of its own.
-        record.message = _CONTROL.sub(lambda match: repr(match[0])[1:-1], record.message)
+        message = _COLOUR.sub("", record.message)
+        record.message = _CONTROL.sub(lambda match: repr(match[0])[1:-1], message)
         context = [
             f"{label}={value}"
             for label, value in (
