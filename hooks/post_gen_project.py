@@ -65,10 +65,12 @@ def left_out(project: Path, answers: dict[str, str]) -> list[Path]:
     """Return the files and folders in project that the answers leave out."""
     package = answers["project_slug"]
     return sorted(
-        path
-        for question, by_answer in LEFT_OUT.items()
-        for pattern in by_answer.get(answers[question], [])
-        for path in project.glob(pattern.replace("PACKAGE", package))
+        {
+            path
+            for question, by_answer in LEFT_OUT.items()
+            for pattern in by_answer.get(answers[question], [])
+            for path in project.glob(pattern.replace("PACKAGE", package))
+        }
     )
 
 
@@ -78,7 +80,7 @@ def drop(project: Path, paths: list[Path]) -> None:
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)  # it may have gone with its folder
         folder = path.parent
         while folder != project and not any(folder.iterdir()):
             folder.rmdir()

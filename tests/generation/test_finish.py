@@ -78,3 +78,8 @@ def test_the_secrets_are_written_once_and_for_their_owner(project: Path) -> None
     assert stat.S_IMODE(env.stat().st_mode) == 0o600 or os.name == "nt"
     assert not post_gen_project.write_env(project)
     assert env.read_text(encoding="utf-8") == first
+
+
+def test_a_file_in_a_folder_that_goes_too_may_be_named_as_well(project: Path) -> None:
+    post_gen_project.drop(project, [project / "deploy", project / "deploy/systemd/web.service"])
+    assert not (project / "deploy").exists()
