@@ -81,10 +81,11 @@ def drop(project: Path, paths: list[Path]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)  # it may have gone with its folder
-        folder = path.parent
-        while folder != project and not any(folder.iterdir()):
-            folder.rmdir()
-            folder = folder.parent
+    for folder in {
+        folder for path in paths for folder in path.parents if project in folder.parents
+    }:
+        if folder.is_dir() and not any(file.is_file() for file in folder.rglob("*")):
+            shutil.rmtree(folder)
 
 
 def write_env(project: Path) -> bool:
