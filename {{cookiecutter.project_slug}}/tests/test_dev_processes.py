@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -232,11 +232,7 @@ def test_a_change_starts_the_programs_anew(window: Window) -> None:
 
     window.on("pid", change)
     starts: list[int] = []
-
-    def note(children: Mapping[str, Child]) -> None:
-        starts.append(children["web"].pid)
-
-    assert manager.run([program("web", code)], note) == 0
+    assert manager.run([program("web", code)], lambda child: starts.append(child.pid)) == 0
     assert "dev | views.py and 1 more changed: restarting" in window.lines
     assert len(set(starts)) == 2
 

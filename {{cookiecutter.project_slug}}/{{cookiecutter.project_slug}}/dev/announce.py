@@ -30,9 +30,10 @@ class Announcement:
         facts = {"Page": f"{address}/", "API": f"{address}/api/v1", **facts, "Stop": "Ctrl-C"}
         self._block = [f"{word:<8} {fact}" for word, fact in facts.items()]
 
-    def begin(self, children: Mapping[str, Child]) -> None:
-        """Wait in the background until the web server answers, then say so."""
-        threading.Thread(target=self._follow, args=(children["web"],), daemon=True).start()
+    def follow(self, child: Child) -> None:
+        """If `child` is the web server, wait in the background until it answers, and say so."""
+        if child.name == "web":
+            threading.Thread(target=self._follow, args=(child,), daemon=True).start()
 
     def _follow(self, web: Child) -> None:
         while not web.wait(PAUSE):

@@ -94,7 +94,7 @@ def run(host: str, port: int, redis_url: str, *, reload: bool, worker: bool) -> 
             "Reload": "when a Python file, .env or .flaskenv changes" if reload else "no",
         }
         announcement = Announcement(output, host, port, facts)
-        code = manager.run(programs(host, port, environment, worker=worker), announcement.begin)
+        code = manager.run(programs(host, port, environment, worker=worker), announcement.follow)
     output.own("Stopped.")
     return code
 

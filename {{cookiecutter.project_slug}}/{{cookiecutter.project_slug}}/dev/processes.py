@@ -86,6 +86,7 @@ class ProcessManager:
         self._grace = grace
         self._reload = reload
         self._programs: dict[str, Program] = {}
+        self._on_start: Callable[[Child], None] | None = None
         self._children: dict[str, Child] = {}
         self._restarting: set[str] = set()
         # A signal handler may put into a SimpleQueue whatever the interrupted code was doing.
@@ -98,48 +99,41 @@ class ProcessManager:
     def run(
         self,
         programs: Sequence[Program],
-        on_start: Callable[[Mapping[str, Child]], None] | None = None,
+        on_start: Callable[[Child], None] | None = None,
     ) -> int:
         """Run until a signal or a `Stop` event.
 
         Args:
             programs: in the order of their start; they stop in the reverse order.
-            on_start: called when all programs have been started, first or again; it must not wait.
+            on_start: called with each program that was started, first or again; it must not wait.
 
         Returns:
             The exit code: 0 after a signal, 1 after a failure.
         """
         self._programs = {program.name: program for program in programs}
-
-        def started() -> None:
-            if on_start:
-                on_start(self._children)
-
+        self._on_start = on_start
         with self._signals():
             try:
                 for name in self._programs:
                     self._start(name)
-                started()
-                failure = self._follow(started)
+                failure = self._follow()
                 if failure:
                     self._output.own(failure)
             finally:
                 self._stop_all()
         return 1 if failure else 0
 
-    def _follow(self, started: Callable[[], None]) -> str:
+    def _follow(self) -> str:
         """Act on events until it is time to stop; return what went wrong, if anything."""
         while True:
             match self._next():
                 case Stop(failure):
                     return failure
                 case Changed(files):
-                    self._restart_all(files, started)
+                    self._restart_all(files)
                 case Exited(child) if child.name in self._restarting:
                     self._restarting.discard(child.name)
                     self._start(child.name)
-                    if not self._restarting:
-                        started()
                 case Exited(child):
                     del self._children[child.name]
                     end = f"{child.name} ended with exit code {child.returncode}"
@@ -156,7 +150,7 @@ class ProcessManager:
 
     def _start(self, name: str) -> None:
         program = self._programs[name]
-        self._children[name] = Child(
+        child = self._children[name] = Child(
             name,
             program.command,
             env=program.env,
@@ -165,8 +159,10 @@ class ProcessManager:
             on_line=lambda text: self._output.line(name, text),
             on_exit=lambda child: self.post(Exited(child)),
         )
+        if self._on_start:
+            self._on_start(child)
 
-    def _restart_all(self, files: Sequence[str], started: Callable[[], None]) -> None:
+    def _restart_all(self, files: Sequence[str]) -> None:
         """Stop what runs, to be started when it has ended; start what had ended before."""
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         self._output.own(f"{files[0]}{more} changed: restarting")
@@ -177,8 +173,6 @@ class ProcessManager:
                 child.stop()
         for name in ended:
             self._start(name)
-        if not self._restarting:
-            started()
 
     def _stop_all(self) -> None:
         """Stop gracefully, last started first; a further signal meanwhile kills at once."""
