@@ -1,5 +1,7 @@
 """Whatever a client sends gets a clear 4xx, never a 500."""
 
+import io
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -83,6 +85,29 @@ def test_a_method_that_is_not_possible_is_told_which_are(
 @pytest.mark.parametrize("path", ["/api/v1/schedule", "/healthz", "/api/nothing"])
 def test_a_large_body_is_refused_wherever_it_is_sent(client: FlaskClient, path: str) -> None:
     check_problem(client.post(path, data=b"x" * (64 * 1024 + 1)), 413)
+
+
+class BrokenStream(io.BytesIO):
+    """What a server hands on when a chunk of the body is malformed."""
+
+    def readinto(self, buffer: object, /) -> int:
+        raise RuntimeError("Invalid chunk size: b'zz'")
+
+
+@pytest.mark.parametrize(
+    ("stream", "status"), [(BrokenStream(), 400), (io.BytesIO(b" " * 100_000), 413)]
+)
+def test_a_bad_body_in_chunks_is_refused(
+    client: FlaskClient, stream: io.BytesIO, status: int
+) -> None:
+    response = client.post(
+        "/api/v1/schedule",
+        input_stream=stream,
+        headers={"Transfer-Encoding": "chunked"},
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+
+    check_problem(response, status)
 
 
 @pytest.mark.parametrize("headers", ODD_HEADERS, ids=str)

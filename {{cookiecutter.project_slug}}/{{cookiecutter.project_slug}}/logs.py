@@ -15,6 +15,7 @@ from typing import TextIO
 from uuid import uuid4
 
 from flask import Flask, Response, g, has_app_context, request
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from .background import current_task
@@ -87,6 +88,8 @@ def json_formatter() -> logging.Formatter:
     return JsonFormatter(
         ["levelname", "name", "message", "process_name"],
         rename_fields={"levelname": "level", "name": "logger", "process_name": "process"},
+        # Celery adds the arguments and the result of each task, which may hold secrets.
+        reserved_attrs=[*RESERVED_ATTRS, "data"],
         timestamp="time",
         json_ensure_ascii=False,
     )

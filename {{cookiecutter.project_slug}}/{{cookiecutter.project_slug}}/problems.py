@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 from redis.exceptions import RedisError
 from werkzeug.exceptions import (
+    BadRequest,
     HTTPException,
     InternalServerError,
     MethodNotAllowed,
@@ -36,7 +37,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(BrokerUnavailable, _redis_away)
     app.register_error_handler(RedisError, _redis_away)
-    app.before_request(_refuse_large_body)
+    app.before_request(_refuse_bad_body)
 
 
 def problem(
@@ -109,7 +110,19 @@ def _redis_away(error: Exception) -> Response:
     )
 
 
-def _refuse_large_body() -> None:
-    """Refuse a large body even where the view would not read it."""
-    if (request.content_length or 0) > current_app.config["MAX_CONTENT_LENGTH"]:
+def _refuse_bad_body() -> None:
+    """Refuse a body that is too large or broken, even where the view would not read it."""
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    if (request.content_length or 0) > limit:
         raise RequestEntityTooLarge
+    if request.content_length is None and "Transfer-Encoding" in request.headers:
+        # Its size is known only at its end, so it is read here; views get what was read.
+        try:
+            size = len(request.get_data())
+        except HTTPException:
+            raise
+        except Exception as error:
+            # Each server has errors of its own for a broken chunk.
+            raise BadRequest("The body could not be read.") from error
+        if size >= limit:
+            raise RequestEntityTooLarge
