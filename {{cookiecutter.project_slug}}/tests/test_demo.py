@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -104,6 +105,20 @@ def test_a_body_that_is_too_large_is_refused(client: FlaskClient) -> None:
     body = b'{"duration": 0' + b" " * 65_536 + b"}"
 
     assert client.post(START, data=body, content_type="application/json").status_code == 413
+
+
+def test_a_task_that_takes_too_long_says_so(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reach_the_limit(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr("time.sleep", reach_the_limit)
+    started = client.post(START, json={"duration": 3600}).headers["Location"]
+
+    state = client.get(started).json
+
+    assert state and state["error"] == "TookTooLong: Stopped after 270 s, which is the limit."
 
 
 def test_the_form_starts_a_task_and_shows_it(client: FlaskClient) -> None:

@@ -13,6 +13,7 @@ from . import activity, api, config, demo, health, logs, main, manifest, metrics
 from . import activity, api, config, health, logs, main, metrics, problems, security
 {% endif %}
 from .background import ConfigurationError
+from .deploy.command import deploy
 from .dev.command import dev
 from .extensions import celery, limiter, redis
 from .smoke import smoke
@@ -47,6 +48,6 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     for example in (demo.bp, manifest.bp):
         app.register_blueprint(example)
     {% endif %}
-    for command in (dev, smoke):
+    for command in (deploy, dev, smoke):
         app.cli.add_command(command)
     return app

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from flask import current_app
 
 from ..background import progress
 
@@ -15,6 +17,10 @@ class AskedToFail(Exception):
     """The demo task was asked to fail."""
 
 
+class TookTooLong(Exception):
+    """The demo task was asked to take longer than a task may."""
+
+
 @shared_task
 def long_task(duration: float, fail: bool = False) -> str:
     """Work for ``duration`` seconds; with ``fail``, give up half way.
@@ -22,6 +28,15 @@ def long_task(duration: float, fail: bool = False) -> str:
     A task may run twice, for example when its worker's machine dies (delivery is at least once).
     This one may, because it changes nothing; see docs/add-a-task.md for those that do.
     """
+    try:
+        return _work(duration, fail)
+    except SoftTimeLimitExceeded:
+        # There is still a moment to clean up, before the hard limit ends the process.
+        limit = current_app.config["CELERY_TASK_SOFT_TIME_LIMIT"]
+        raise TookTooLong(f"Stopped after {limit} s, which is the limit.") from None
+
+
+def _work(duration: float, fail: bool) -> str:
     steps = max(1, min(_MOST_STEPS, round(duration * 2)))
     for step in range(steps):
         progress(step, steps, f"Step {step + 1} of {steps}")

@@ -81,7 +81,9 @@ def fetch(
             finally:
                 response.close()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(f"{url} cannot be fetched: {error}") from error
+            # Not the whole text: it repeats the address, which may hold a secret.
+            reason = str(getattr(error, "reason", None) or error).rpartition(": ")[2]
+            raise Unreachable(f"The manifest's host cannot be reached: {reason}") from error
     found = response.headers
     return parse(body, _sendable(found.get("ETag")), _sendable(found.get("Last-Modified")))
 
