@@ -5,6 +5,9 @@ goes to the workers. WEB_CONCURRENCY=2 on a server with more than 1 GB.
 """
 
 import os
+import socket
+import threading
+import time
 
 # A unix socket or an address from the environment; systemd's socket wins over both.
 bind = os.environ.get("BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}")
@@ -38,3 +41,28 @@ forwarded_allow_ips = ""
 
 # The control socket would want a writable home directory.
 control_socket_disable = True
+
+
+def post_worker_init(worker):
+    """Under systemd with a watchdog, tell it every few seconds that requests are answered."""
+    if "NOTIFY_SOCKET" in os.environ and "WATCHDOG_USEC" in os.environ:
+        threading.Thread(target=_watch, args=(worker.sockets[0].sock,), daemon=True).start()
+
+
+def _watch(listener):
+    pause = int(os.environ["WATCHDOG_USEC"]) / 1_000_000 / 4
+    while True:
+        try:
+            with socket.socket(listener.family, socket.SOCK_STREAM) as to:
+                to.settimeout(pause)
+                to.connect(listener.getsockname())
+                to.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                answered = to.recv(64).split(b" ", 2)[1:2] == [b"200"]
+            if answered:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+                    to.connect(os.environ["NOTIFY_SOCKET"])
+                    to.send(b"WATCHDOG=1")
+        except OSError:
+            # systemd restarts the service if none of the next tries succeeds either.
+            pass
+        time.sleep(pause)

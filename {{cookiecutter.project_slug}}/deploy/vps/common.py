@@ -1,0 +1,73 @@
+"""What the steps of the set-up share: names, settings, and files from this folder."""
+
+import io
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api.operation import OperationMeta
+from pyinfra.facts.files import File
+from pyinfra.facts.server import Command
+from pyinfra.operations import files
+
+NAME = "{{ cookiecutter.project_slug }}"
+UNITS = "/etc/systemd/system"
+_DEPLOY = Path(__file__).resolve().parents[1]
+
+
+def _settings() -> dict[str, Any]:
+    text = (_DEPLOY / "vps" / "settings.toml").read_text(encoding="utf-8")
+    settings = tomllib.loads(text)
+    # `flask deploy` hands its options over as data
+    given = {name: host.data.get(name) for name in (*settings, "certificate", "key", "acme_server")}
+    return settings | {name: value for name, value in given.items() if value}
+
+
+settings = _settings()
+supervised = settings["process_manager"] == "supervisor"
+
+
+def output(command: str) -> str:
+    """Return what a command prints on the server; nothing if it fails."""
+    return host.get_fact(Command, f"{command} 2>/dev/null || true") or ""
+
+
+def exists(path: str) -> bool:
+    """Tell whether there is a file of that name on the server."""
+    return bool(host.get_fact(File, path))
+
+
+def in_container() -> bool:
+    """Tell whether the server is a container, whose kernel belongs to somebody else."""
+    return output("systemd-detect-virt --container").strip() not in ("", "none")
+
+
+def text_of(path: str) -> str:
+    """Return the text of a file of the deploy folder, with the domain that the settings name."""
+    text = (_DEPLOY / path).read_text(encoding="utf-8")
+    return re.sub(r"server_name .*;", f"server_name {settings['domain']};", text)
+
+
+def folder(path: str, mode: str = "755", user: str = "root", group: str = "root") -> OperationMeta:
+    """Have a folder on the server."""
+    return files.directory(name=f"Folder {path}", path=path, mode=mode, user=user, group=group)
+
+
+def file(path: str, text: str, mode: str = "644", group: str = "root") -> OperationMeta:
+    """Have a file with this text on the server; secrets do not show in the output."""
+    return files.put(
+        name=f"File {path}",
+        src=io.StringIO(text),
+        dest=path,
+        mode=mode,
+        user="root",
+        group=group,
+        create_remote_dir=False,
+    )
+
+
+def no_file(path: str) -> OperationMeta:
+    """Have no file of that name on the server."""
+    return files.file(name=f"No file {path}", path=path, present=False)

@@ -1,0 +1,21 @@
+"""Bring a release to the server and switch to it. Run by `flask deploy release HOST`."""
+
+from pyinfra import host
+from pyinfra.operations import files, server
+
+from deploy.vps.common import NAME, settings
+
+release = f"/opt/{NAME}/releases/{host.data.release}"
+
+files.put(
+    name="Upload", src=host.data.archive, dest=f"{release}.tar.gz", mode="600", user="root"
+)
+server.shell(
+    name="Unpack",
+    commands=[f"mkdir {release} && tar -xzf {release}.tar.gz -C {release}; rm {release}.tar.gz"],
+)
+server.shell(name="Build and ask", commands=[f"cd {release} && deploy/vps/build"])
+server.shell(
+    name="Switch",
+    commands=[f"{release}/deploy/vps/activate {host.data.release} {settings['keep_releases']}"],
+)

@@ -1,0 +1,20 @@
+"""Make a fresh server ready for the application; a second run changes nothing.
+
+Run by `flask deploy setup HOST`. How pyinfra works: https://docs.pyinfra.com/en/3.x/
+"""
+
+from deploy.vps import machine, processes, redis_server, website
+
+machine.check_system()
+machine.install_packages()
+machine.make_user_and_folders()
+machine.install_uv()
+redis_server.make_secrets()
+redis_server.run()
+redis_server.back_up()
+processes.install()
+machine.limit_journal()
+machine.add_swap()
+machine.close_firewall()
+website.serve()
+website.get_certificate()

@@ -1,0 +1,93 @@
+"""nginx in front of the application, and its certificate."""
+
+import shlex
+from pathlib import Path
+
+from pyinfra.operations import files, server, systemd
+
+from deploy.vps.common import (
+    NAME,
+    UNITS,
+    file,
+    folder,
+    output,
+    settings,
+    text_of,
+)
+
+_SITE = f"/etc/nginx/sites-available/{NAME}.conf"
+_TLS = f"/etc/{NAME}/tls"
+_ANSWERS = f"/var/lib/letsencrypt/{NAME}"
+
+
+def serve() -> None:
+    """Serve the application over HTTP, or over HTTPS if there is a certificate already."""
+    for path in (f"/etc/{NAME}/nginx", "/var/lib/letsencrypt", _ANSWERS):
+        folder(path)
+    folder(_TLS, "700")
+    drop_in = f"{UNITS}/nginx.service.d"
+    folder(drop_in)
+    # The packaged unit stays down after a crash.
+    restart = file(f"{drop_in}/restart.conf", "[Service]\nRestart=on-failure\nRestartSec=1\n")
+    systemd.daemon_reload(name="systemd reads nginx' unit", _if=restart.did_change)
+    pieces = [
+        file(f"/etc/{NAME}/nginx/{piece}", text_of(f"nginx/{piece}"))
+        for piece in ("host-acme.conf", "host-application.conf")
+    ]
+    if settings["tls"] == "files":
+        pieces += [
+            files.put(
+                name=f"File {_TLS}/{name}",
+                src=str(Path(settings[source]).expanduser()),
+                dest=f"{_TLS}/{name}",
+                mode="600",
+                user="root",
+                group="root",
+            )
+            for name, source in (("fullchain.pem", "certificate"), ("privkey.pem", "key"))
+        ]
+    has_certificate = settings["tls"] == "files" or (
+        settings["tls"] == "certbot" and exists_link(f"{_TLS}/fullchain.pem")
+    )
+    _put_site("https" if has_certificate else "http", pieces)
+
+
+def exists_link(path: str) -> bool:
+    """Tell whether the path leads to a file on the server."""
+    return output(f"test -e {shlex.quote(path)} && echo yes").strip() == "yes"
+
+
+def get_certificate() -> None:
+    """Have certbot get a certificate and renew it; until then the site speaks HTTP."""
+    if settings["tls"] != "certbot" or exists_link(f"{_TLS}/fullchain.pem"):
+        return
+    server_option = f"--server {settings['acme_server']}" if "acme_server" in settings else ""
+    domain, live = settings["domain"], f"/etc/letsencrypt/live/{NAME}"
+    server.shell(
+        name=f"Certificate for {domain}",
+        commands=[
+            f"certbot certonly --quiet --non-interactive --agree-tos --email {settings['email']} "
+            f"{server_option} --webroot --webroot-path {_ANSWERS} --cert-name {NAME} "
+            f"--domain {domain} --deploy-hook 'systemctl reload nginx'",
+            f"ln -sfn {live}/fullchain.pem {_TLS}/fullchain.pem",
+            f"ln -sfn {live}/privkey.pem {_TLS}/privkey.pem",
+        ],
+    )
+    _put_site("https", [])
+
+
+def _put_site(scheme: str, pieces: list) -> None:
+    file(f"/etc/{NAME}/url", f"{scheme}://{settings['domain']}\n")
+    changes = [
+        *pieces,
+        file(_SITE, text_of(f"nginx/host-{scheme}.conf")),
+        files.link(
+            name="The site is enabled", path=f"/etc/nginx/sites-enabled/{NAME}.conf", target=_SITE
+        ),
+    ]
+    server.shell(
+        name="nginx reads its settings",
+        commands=["nginx -t -q", "systemctl reload-or-restart nginx"],
+        _if=lambda: any(change.did_change() for change in changes),
+    )
+    systemd.service(name="nginx runs", service="nginx", running=True, enabled=True)

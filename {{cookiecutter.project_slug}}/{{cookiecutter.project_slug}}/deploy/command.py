@@ -1,0 +1,150 @@
+"""``flask deploy``: set a server up, release to it, go back, look at it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .git import archive, name_release
+from .server import Server
+
+#: What everything on the server is named after: the package's own name.
+NAME = Path(__file__).resolve().parents[1].name
+
+_PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.group()
+@click.option("--ssh-config", metavar="FILE", help="Settings of ssh, instead of ~/.ssh/config.")
+@click.pass_context
+def deploy(ctx: click.Context, ssh_config: str | None) -> None:
+    """Run the application on a server of your own.
+
+    HOST is [user@]name[:port]; the user is root, or one that may use sudo without a password.
+    docs/deploy-to-a-server.md tells the whole way; deploy/vps/settings.toml holds the settings.
+    """
+    ctx.obj = ssh_config
+
+
+def _server(ctx: click.Context, _: click.Parameter, host: str) -> Server:
+    project = Path(__file__).resolve().parents[2]
+    return Server.parse(host, project, ctx.obj)
+
+
+_host = click.argument("server", metavar="HOST", callback=_server)
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+@deploy.command()
+@_host
+@click.option("--process-manager", type=click.Choice(["systemd", "supervisor"]))
+@click.option("--domain", help="The name that people type.")
+@click.option("--tls", type=click.Choice(["certbot", "files", "none"]), help="The certificate.")
+@click.option("--certificate", type=click.Path(exists=True), help="With --tls files: full chain.")
+@click.option("--key", type=click.Path(exists=True), help="With --tls files: private key.")
+@click.option("--acme-server", metavar="URL", help="Another authority than Let's Encrypt.")
+@_dry_run
+def setup(server: Server, dry_run: bool, **options: str | None) -> None:
+    """Make HOST ready; again, and it changes only what is not as it should be."""
+    _need_pyinfra()
+    if options["tls"] == "files" and not (options["certificate"] and options["key"]):
+        raise click.UsageError("--tls files needs --certificate FILE and --key FILE.")
+    for name in ("certificate", "key"):
+        path = options[name]
+        options[name] = str(Path(path).resolve()) if path else None
+    server.apply("setup", options, dry_run=dry_run)
+
+
+@deploy.command()
+@_host
+@click.option("--allow-dirty", is_flag=True, help="Release although files are not committed.")
+@click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it.")
+@click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust.")
+@_dry_run
+def release(
+    server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None, dry_run: bool
+) -> None:
+    """Bring the last commit to HOST, switch to it and check it; go back if it does not work."""
+    _need_pyinfra()
+    name = name_release(server.project, allow_dirty=allow_dirty)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{name}.tar.gz"
+        archive(server.project, file)
+        server.apply("release", {"release": name, "archive": str(file)}, dry_run=dry_run)
+    if dry_run or no_smoke:
+        return
+    if _smoke(server, ca) == 0:
+        click.echo(f"Released {name}.")
+        return
+    click.echo(f"{name} failed the smoke suite: back to the release before.", err=True)
+    server.apply("rollback", {})
+    raise click.ClickException(f"{name} was not released; the release before it runs again.")
+
+
+@deploy.command()
+@_host
+@_dry_run
+def rollback(server: Server, dry_run: bool) -> None:
+    """Go back to the release before the running one, and remove that."""
+    _need_pyinfra()
+    server.apply("rollback", {}, dry_run=dry_run)
+
+
+@deploy.command()
+@_host
+def status(server: Server) -> None:
+    """Say what runs on HOST; exit code 1 if something is not well."""
+    sys.exit(server.run(f"/opt/{NAME}/current/deploy/vps/status"))
+
+
+@deploy.command()
+@_host
+@click.option("--follow", "-f", is_flag=True, help="Go on as lines come.")
+@click.option("--lines", "-n", default=100, show_default=True, help="So many of the last ones.")
+def logs(server: Server, follow: bool, lines: int) -> None:
+    """Show the log lines of web, workers and Redis."""
+    more = " -f" if follow else ""
+    journal = f"journalctl -u '{NAME}*' -n {lines} --no-pager -o cat{more}"
+    files = f"tail -n {lines}{more} /var/log/{NAME}/*.log"
+    supervised = f"test -e /etc/supervisor/conf.d/{NAME}.conf"
+    sys.exit(server.run(f"if {supervised}; then {files}; else {journal}; fi"))
+
+
+@deploy.command(context_settings=_PASS_ON)
+@_host
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(server: Server, command: tuple[str, ...]) -> None:
+    """Run a command in the release on HOST: flask deploy run HOST -- flask routes."""
+    current = f"/opt/{NAME}/current"
+    sys.exit(
+        server.run(
+            f"systemd-run --quiet --collect --wait --pipe --uid={NAME} --gid={NAME} "
+            f"--working-directory={current} --property=EnvironmentFile=/etc/{NAME}/env "
+            f"--setenv=PATH={current}/.venv/bin:/usr/bin:/bin -- {shlex.join(command)}"
+        )
+    )
+
+
+def _need_pyinfra() -> None:
+    if find_spec("pyinfra") is None:
+        raise click.ClickException(
+            "flask deploy needs a development installation. Run `uv sync` in the project's folder."
+        )
+
+
+def _smoke(server: Server, ca: str | None) -> int:
+    url, _, settings = server.read(f"cat /etc/{NAME}/url /etc/{NAME}/env").partition("\n")
+    tokens = [line for line in settings.splitlines() if line.startswith("API_TOKEN=")]
+    token = tokens[-1].partition("=")[2].strip("\"'") if tokens else ""
+    command = [sys.executable, "-m", "flask", "smoke", url, *(["--ca", ca] if ca else [])]
+    return subprocess.run(  # noqa: S603
+        command, cwd=server.project, env={**os.environ, "API_TOKEN": token}, check=False
+    ).returncode

@@ -1,0 +1,86 @@
+"""One server, reached over ssh: by pyinfra for what changes it, by ssh itself for the rest."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+_HOST = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<name>[\w.-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server is, who we are there, and the project's folder here."""
+
+    name: str
+    user: str
+    port: int
+    project: Path
+    ssh_config: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, project: Path, ssh_config: str | None = None) -> Server:
+        """Read ``[user@]host[:port]``; the user is root and the port 22 unless it says so.
+
+        Raises ``click.BadParameter`` for anything else.
+        """
+        match = _HOST.fullmatch(text)
+        if match is None:
+            raise click.BadParameter(
+                f"{text!r} is not a server. Write root@203.0.113.7, or user@host:port."
+            )
+        return cls(
+            name=match["name"],
+            user=match["user"] or "root",
+            port=int(match["port"] or 22),
+            project=project,
+            ssh_config=ssh_config,
+        )
+
+    def ssh(self, command: str, *, terminal: bool = False) -> list[str]:
+        """Return the command line that runs a shell command there, as root."""
+        line = ["ssh", "-p", str(self.port), "-o", "StrictHostKeyChecking=accept-new"]
+        line += ["-F", self.ssh_config] if self.ssh_config else []
+        line += ["-t"] if terminal else ["-o", "BatchMode=yes"]
+        root = command if self.user == "root" else f"sudo -- sh -c {shlex.quote(command)}"
+        return [*line, f"{self.user}@{self.name}", root]
+
+    def run(self, command: str) -> int:
+        """Run a shell command there, with our input and output. Returns its exit code."""
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        return subprocess.run(self.ssh(command, terminal=terminal), check=False).returncode  # noqa: S603
+
+    def read(self, command: str) -> str:
+        """Return what a shell command prints there.
+
+        Raises ``click.ClickException`` if it fails.
+        """
+        done = subprocess.run(  # noqa: S603
+            self.ssh(command), check=False, text=True, capture_output=True
+        )
+        if done.returncode != 0:
+            raise click.ClickException(f"On {self.name}: {done.stderr.strip() or 'no answer'}")
+        return done.stdout
+
+    def apply(self, steps: str, data: Mapping[str, str | None], *, dry_run: bool = False) -> None:
+        """Apply the steps of a file in ``deploy/vps``.
+
+        Raises ``click.ClickException`` if one fails; pyinfra has said which.
+        """
+        line = [sys.executable, "-m", "pyinfra", "--yes", "--user", self.user]
+        line += ["--port", str(self.port)]
+        line += ["--dry"] if dry_run else []
+        line += [] if self.user == "root" else ["--sudo"]
+        given = {"ssh_config_file": self.ssh_config, **data}
+        for name, value in given.items():
+            line += ["--data", f"{name}={value}"] if value else []
+        line += [self.name, f"deploy/vps/{steps}.py"]
+        if subprocess.run(line, cwd=self.project, check=False).returncode != 0:  # noqa: S603
+            raise click.ClickException(f"{steps} stopped on {self.name}; the lines above say why.")
