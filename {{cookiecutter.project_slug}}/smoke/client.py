@@ -14,6 +14,10 @@ import urllib3
 #: Seconds for a connect, and for an answer. The slowest answer that is right is a 503 after 1 s.
 TIMEOUT = 10.0
 
+#: Seconds that work in the background may take to come; much fewer where it is known to be ill.
+PATIENCE = 60.0
+PATIENCE_WITH_THE_ILL = 3.0
+
 #: Longest time that a full rate limit is waited for, in seconds.
 _LONGEST_WAIT = 65
 
@@ -78,6 +82,7 @@ class Client:
         self.token = token
         self.ca_file = ca_file
         self.insecure = insecure
+        self.patience = PATIENCE
         self._http = self._pool()
 
     @property
@@ -134,6 +139,19 @@ class Client:
             answer = self._send(method, url, body, sent)
         return answer
 
+    def wait_for[T](self, what: str, look: Callable[[], T | None]) -> T:
+        """Look again and again until ``look`` returns something; return it.
+
+        Fails the check with ``what`` when nothing was there within ``patience`` seconds.
+        """
+        ends = time.monotonic() + self.patience
+        while True:
+            found = look()
+            if found is not None:
+                return found
+            assert time.monotonic() < ends, f"{what} did not come within {self.patience:g} s."
+            time.sleep(0.2)
+
     def _send(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         try:
             found = self._http.request(method, url, body=body, headers=headers, redirect=False)
@@ -149,17 +167,3 @@ class Client:
         elif self.ca_file:
             options["ca_certs"] = self.ca_file
         return urllib3.PoolManager(**options)
-
-
-def wait_for[T](what: str, look: Callable[[], T | None], seconds: float = 30) -> T:
-    """Look again and again until ``look`` returns something; return it.
-
-    Fails the check with ``what`` when nothing was there within ``seconds``.
-    """
-    ends = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found is not None:
-            return found
-        assert time.monotonic() < ends, f"{what} did not come within {seconds:g} s."
-        time.sleep(0.2)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from .client import Client, Unreachable
+from .client import PATIENCE_WITH_THE_ILL, Client, Unreachable
 from .report import Report
 
 REPORT = pytest.StashKey[Report]()
@@ -95,7 +95,10 @@ def client(pytestconfig: pytest.Config) -> Client:
             if time.monotonic() >= ends:
                 give_up(pytestconfig, str(error))
             ready = False
-        if ready or time.monotonic() >= ends:
+        if ready:
+            return client
+        if time.monotonic() >= ends:
+            client.patience = PATIENCE_WITH_THE_ILL
             return client
         time.sleep(0.2)
 

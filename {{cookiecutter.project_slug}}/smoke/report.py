@@ -92,4 +92,7 @@ def _promise(item: pytest.Item) -> str:
 def _reason(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash else str(report.longrepr)
-    return str(text).partition("\n")[0].removeprefix("AssertionError: ").strip()
+    first = str(text).partition("\n")[0]
+    for kind in ("AssertionError: ", "smoke.client.Unreachable: "):
+        first = first.removeprefix(kind)
+    return first.strip()

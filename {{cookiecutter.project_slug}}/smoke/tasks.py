@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .client import Answer, Client, wait_for
+from .client import Answer, Client
 
 START = "/api/v1/start-task"
 #: States in which a task has ended.
@@ -34,12 +34,12 @@ def state(client: Client, path: str) -> dict[str, Any]:
 
 
 def wait_for_state(
-    client: Client, path: str, *states: str, seconds: float = 60
+    client: Client, path: str, *states: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Watch a task until it is in one of ``states``.
 
     Returns the last thing that was said of it, and all things before that. Fails the check when it
-    takes longer than ``seconds``, or when the task ends in another state.
+    takes too long, or when the task ends in another state.
     """
     seen: list[dict[str, Any]] = []
 
@@ -52,4 +52,4 @@ def wait_for_state(
             seen.append(said)
         return None
 
-    return wait_for(f"The state {' or '.join(states)} of {path}", look, seconds), seen
+    return client.wait_for(f"The state {' or '.join(states)} of {path}", look), seen

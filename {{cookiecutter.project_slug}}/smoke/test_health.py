@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .client import Client, wait_for
+from .client import Client
 
 
 def test_the_web_server_answers(client: Client) -> None:
@@ -29,7 +29,7 @@ def test_a_worker_has_beaten_lately(client: Client) -> None:
         alive = [worker for worker in workers if worker["heartbeat_age"] < 15]
         return [queue for worker in alive for queue in worker["queues"]] or None
 
-    served = wait_for("A fresh sign of life of a worker", fresh, 15)
+    served = client.wait_for("A fresh sign of life of a worker", fresh)
     waiting = client.get("/api/v1/queues").expect(200).json()
     unserved = sorted(set(waiting) - set(served))
     assert not unserved, f"No worker serves the queues {unserved}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from . import tasks
-from .client import Client, wait_for
+from .client import Client
 
 pytestmark = [pytest.mark.log("worker"), pytest.mark.usefixtures("manifest")]
 
@@ -48,4 +48,4 @@ def test_the_watcher_is_scheduled_and_checks(client: Client) -> None:
         answer = client.get("/api/v1/manifest")
         return answer.json()["checked_at"] if answer.status == 200 else None
 
-    wait_for("The first check of the manifest", checked)
+    client.wait_for("The first check of the manifest", checked)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .client import Client, wait_for
+from .client import Client
 
 pytestmark = pytest.mark.log("worker")
 
@@ -36,7 +36,7 @@ def test_nothing_scheduled_is_late(client: Client) -> None:
         regular = [entry for entry in entries if entry["schedule"].startswith("every")]
         return True if all(entry["total_run_count"] for entry in regular) else None
 
-    wait_for("The first run of everything that runs at an interval", nothing_late, LATE)
+    client.wait_for("The first run of everything that runs at an interval", nothing_late)
 
 
 def overdue(entry: dict[str, Any], now: datetime) -> float:
