@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 import redis
 from celery import Celery, Task, states
@@ -34,6 +35,9 @@ from .tasks import FlaskTask
 if TYPE_CHECKING:
     from .local_cluster import LocalCluster
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 #: The options of :meth:`FlaskCelery.submit`; a function cannot have parameters of these names.
 _SUBMIT_OPTIONS = ("queue", "countdown", "eta", "expires", "priority", "retry")
 
@@ -49,6 +53,7 @@ class FlaskCelery(Celery):
     control_cls = f"{__package__}.remote:RemoteControl"
     control: RemoteControl
     backend: Any
+    _tasks: Any
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class FlaskCelery(Celery):
         self._local_cluster: LocalCluster | None = None
         self._patient = False
         self.steps["consumer"].add(HeartbeatStep)
-        self._call = self.task(_run_function, name="background.call", bind=True)
+        self._call = self.task(name="background.call", bind=True)(_run_function)
         if app is not None:
             self.init_app(app)
 
@@ -89,7 +94,11 @@ class FlaskCelery(Celery):
         settings = celery_settings(app.config, self._options)
         settings["beat_schedule"] = {**settings.get("beat_schedule", {}), **self._scheduled}
         self.config_from_object(settings, force=True)
+        for task in self._tasks.values():
+            task.bind(self)
+        # Shared tasks belong to the application that was made last, in every thread.
         self.set_default()
+        self.set_current()
         app.extensions["celery"] = self
         app.cli.add_command(celery_group)
 
@@ -121,7 +130,7 @@ class FlaskCelery(Celery):
     # Tasks and schedules
 
     @property
-    def task(self) -> TaskNamespace:
+    def task(self) -> TaskNamespace:  # type: ignore[override]
         """The decorator ``@celery.task``; also ``celery.task.NAME`` and ``celery.task["NAME"]``."""
         return TaskNamespace(self)
 
@@ -423,8 +432,11 @@ class FlaskCelery(Celery):
         """Drop connections that belong to other settings, or to the process that forked this."""
         if self._flask_app is None:
             return
+        if self._listener is not None:
+            self._listener.close()
         self._pool = None
         self._backend_cache = None
+        self._local = threading.local()  # where Celery keeps the backend of each thread
         self.__dict__.pop("amqp", None)
         self._redis = self._listener = None
 
@@ -438,6 +450,12 @@ class TaskNamespace:
 
     def __init__(self, celery: FlaskCelery) -> None:
         self._celery = celery
+
+    @overload
+    def __call__(self, function: Callable[_P, _R], /) -> Task[_P, _R]: ...
+
+    @overload
+    def __call__(self, **options: Any) -> Callable[[Callable[..., Any]], Task[..., Any]]: ...
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Make a task, as ``Celery.task`` does. It belongs to this Celery and to no other."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 _QUIET = 15.0
 #: Seconds before the next try to reach a Redis that is away.
 _RECONNECT = 1.0
+#: Nobody publishes there; it keeps the connection subscribed while nothing is waited for.
+_OWN_CHANNEL = "background:listener"
 
 
 class ResultListener:
@@ -41,6 +45,7 @@ class ResultListener:
         self._futures: dict[str, list[Future]] = defaultdict(list)
         self._pubsub: Any = None
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def watch(self, future: Future) -> None:
         """Settle ``future`` when its task ends; now, if it has ended."""
@@ -57,13 +62,22 @@ class ResultListener:
                 )
                 self._thread.start()
             elif self._pubsub is not None:
-                self._subscribe(self._pubsub, channel)
+                self._change(self._pubsub.subscribe, channel)
         if known:
             # The subscription stands already, so its confirmation does not come again.
             self._look_up(channel)
 
+    def close(self) -> None:
+        """End the thread and its connection; what still waits is not woken any more."""
+        self._closed = True
+        # In a forked child the thread does not exist, and the connection is the parent's.
+        if self._thread is not None and self._thread.is_alive():
+            with self._lock:
+                if self._pubsub is not None:
+                    self._change(self._pubsub.unsubscribe, _OWN_CHANNEL)
+
     def _run(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 self._listen()
             except RedisError as error:
@@ -72,20 +86,22 @@ class ResultListener:
                 logger.exception("The listener for results starts anew.")
             with self._lock:
                 self._pubsub = None
-            threading.Event().wait(_RECONNECT)
+            if not self._closed:
+                threading.Event().wait(_RECONNECT)
 
     def _listen(self) -> None:
         client: Any = connect_redis(
             self._celery.conf.result_backend, timeout=5, retry=Retry(NoBackoff(), 0)
         )
-        pubsub = client.pubsub()
-        with self._lock:
-            channels = list(self._futures)
-            # A channel of no use keeps the connection subscribed while nothing is waited for.
-            pubsub.subscribe("background:listener", *channels)
-            self._pubsub = pubsub
+        with contextlib.closing(client), contextlib.closing(client.pubsub()) as pubsub:
+            with self._lock:
+                pubsub.subscribe(_OWN_CHANNEL, *self._futures)
+                self._pubsub = pubsub
+            self._hear(pubsub)
+
+    def _hear(self, pubsub: Any) -> None:
         asked = False
-        while True:
+        while not self._closed:
             message = pubsub.get_message(timeout=_QUIET)
             if message is None:
                 if asked:
@@ -99,12 +115,12 @@ class ResultListener:
             elif message["type"] == "message":
                 self._settle(message["channel"], json.loads(message["data"]))
 
-    def _subscribe(self, pubsub: Any, channel: str) -> None:
+    def _change(self, change: Callable[[str], object], channel: str) -> None:
+        """Subscribe or unsubscribe. Should that fail, the thread notices it and starts anew."""
         try:
-            pubsub.subscribe(channel)
+            change(channel)
         except RedisError as error:
-            # The thread notices the same, connects again and subscribes to all channels.
-            logger.debug("Could not subscribe to %s: %s", channel, error)
+            logger.debug("Could not change the subscription to %s: %s", channel, error)
 
     def _look_up(self, channel: str) -> None:
         """Read a task's record, in case that it ended before we listened."""
@@ -118,10 +134,7 @@ class ResultListener:
         with self._lock:
             futures = self._futures.pop(channel, [])
             if self._pubsub is not None and futures:
-                try:
-                    self._pubsub.unsubscribe(channel)
-                except RedisError as error:
-                    logger.debug("Could not unsubscribe from %s: %s", channel, error)
+                self._change(self._pubsub.unsubscribe, channel)
         for future in futures:
             future.settle(meta)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,17 @@ class FlaskTask(Task):  # type: ignore[type-arg]
     abstract = True
     app: FlaskCelery
     Request = f"{__package__}.lifecycle:BackgroundRequest"
+    _from_settings: Sequence[str] = ()
+
+    @classmethod
+    def bind(cls, app: Any) -> Any:
+        """Take from the settings what the class leaves open; anew for another application."""
+        for name in cls.__dict__.get("_from_settings", ()):
+            setattr(cls, name, None)
+        cls._from_settings = [
+            name for name, _ in cls.from_config if getattr(cls, name, None) is None
+        ]
+        return super().bind(app)
 
     @property
     def id(self) -> str | None:
@@ -53,6 +64,7 @@ class FlaskTask(Task):  # type: ignore[type-arg]
         Celery tells only the workers that run at that moment, and they forget it with a restart;
         the mark in Redis stays. It is looked up once for each task that keeps a result.
         """
+        super().before_start(task_id, args, kwargs)
         if self.request.is_eager or self.request.ignore_result:
             return
         try:

@@ -1,0 +1,241 @@
+"""A small application of these tests' own: functions and tasks for workers to run.
+
+The tests import it, and their workers load it as FLASK_APP. Its settings come from the environment
+variable SAMPLE_CONFIG (JSON), so that both sides can have the same. What a test needs of the
+background layer is imported here or in `support.py`, once for all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Task, shared_task
+from flask import Flask, current_app, g, has_app_context, has_request_context
+
+from {{ cookiecutter.project_slug }}.background import (
+    FlaskCelery,
+    connect_redis,
+    current_task,
+    progress,
+)
+
+celery = FlaskCelery()
+
+
+def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
+    """Make the application; each call is noted in the file that SAMPLE_STARTS names, if any."""
+    app = Flask(__name__)
+    app.config.from_mapping(json.loads(os.environ.get("SAMPLE_CONFIG", "{}")))
+    app.config.from_mapping(settings or {})
+    if path := os.environ.get("SAMPLE_STARTS"):
+        note(path, str(os.getpid()))
+    if "SQLALCHEMY_DATABASE_URI" in app.config:
+        from sample_models import db
+
+        db.init_app(app)
+    celery.init_app(app)
+    return app
+
+
+# What a test and a task say to each other goes through lists in Redis, on which both can wait.
+
+
+def mailbox() -> redis.Redis:
+    """Connect to the Redis of the tasks, with time to wait."""
+    return connect_redis(celery.redis_url, timeout=40)
+
+
+def note(path: str, line: str) -> None:
+    """Add a line to a file, in one write, as several processes may do at once."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def hold(name: str) -> str:
+    """Say that it runs, and end when the test allows it."""
+    with mailbox() as box:
+        box.rpush(f"started:{name}", os.getpid())
+        answer = box.blpop([f"release:{name}"], timeout=30)
+        box.rpush(f"ended:{name}", os.getpid())
+    return f"{name} released" if answer else f"{name} timed out"
+
+
+def remember(name: str) -> str:
+    """Leave a trace of the run."""
+    with mailbox() as box:
+        box.rpush(f"ran:{name}", os.getpid())
+    return name
+
+
+# Plain functions
+
+
+def add(x: Any, y: Any = 0) -> Any:
+    return x + y
+
+
+def echo(*args: Any, **kwargs: Any) -> list[Any]:
+    return [list(args), kwargs]
+
+
+def nothing() -> None:
+    pass
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def die() -> None:
+    os.kill(os.getpid(), 9)
+
+
+class OwnError(Exception):
+    """An error that the tests have as well."""
+
+
+class PickyError(Exception):
+    """An error that cannot be made from its message."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def fail(message: str = "it broke") -> None:
+    raise ValueError(message)
+
+
+def fail_own(message: str) -> None:
+    raise OwnError(message)
+
+
+def fail_picky(message: str) -> None:
+    raise PickyError(message, code=7)
+
+
+def fail_unknown() -> None:
+    raise type("MadeUpError", (Exception,), {})("made up")
+
+
+def with_queue(queue: str) -> str:
+    return f"for {queue}"
+
+
+def make_nested() -> Any:
+    def nested() -> None:
+        pass
+
+    return nested
+
+
+nameless = lambda: None  # noqa: E731
+borrowed = Path.cwd
+
+
+def _private() -> None:
+    pass
+
+
+class Holder:
+    def method(self) -> None:
+        pass
+
+
+# What a task finds around it
+
+
+def surroundings() -> dict[str, Any]:
+    """Tell about the context, and leave something in `g`."""
+    found = {
+        "app": current_app.name if has_app_context() else None,
+        "request": has_request_context(),
+        "left in g": g.get("left"),
+        "request id": g.get("request_id"),
+        "task": current_task.name if current_task else None,
+    }
+    g.left = "by an earlier task"
+    return found
+
+
+def own_context() -> int:
+    return id(g._get_current_object())
+
+
+def about_current_task() -> dict[str, Any]:
+    request = current_task.request
+    return {"id": request.id, "retries": request.retries, "eager": bool(request.is_eager)}
+
+
+def report_progress(name: str) -> str:
+    """Report 1 of 4, and wait for the test to have seen it."""
+    progress(1, 4, "first quarter")
+    return hold(name)
+
+
+def own_state(name: str) -> str:
+    current_task.update_state(state="DREAMING", meta={"of": "sheep"})
+    return hold(name)
+
+
+def wait_inside(task_id: str) -> Any:
+    return celery.get(task_id).result(timeout=5)
+
+
+def submit_inside() -> str:
+    return celery.submit(nothing).id
+
+
+# Registered tasks
+
+
+@celery.schedule(1, name="every-second", kwargs={"line": "decorated"})
+def tick(line: str) -> None:
+    """Write a line into the file that the settings name; only some tests do."""
+    if path := current_app.config.get("LEDGER"):
+        note(path, line)
+
+
+@celery.task
+def double(number: int) -> int:
+    return 2 * number
+
+
+@celery.task(name="named.elsewhere", bind=True)
+def bound(self: Task[Any, Any], word: str) -> list[Any]:
+    return [word, self.name, self.request.id]
+
+
+@celery.task
+def calls_another(number: int) -> list[Any]:
+    """Call a task as a function: both must find the same context."""
+    before = own_context()
+    return [double(number), own_context() == before, current_app.name]
+
+
+@celery.task(bind=True, max_retries=2, default_retry_delay=0)
+def third_time_lucky(self: Task[Any, Any]) -> int:
+    if self.request.retries < 2:
+        raise self.retry(exc=OwnError("not yet"))
+    return self.request.retries
+
+
+@celery.task(ignore_result=True)
+def forgetful(name: str) -> None:
+    remember(name)
+
+
+@shared_task
+def shared(number: int) -> list[Any]:
+    return [3 * number, current_app.name]

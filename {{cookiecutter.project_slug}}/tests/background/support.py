@@ -1,0 +1,169 @@
+"""Runs `flask celery …` for the tests: the output line by line, the processes by their ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sample_app import celery, create_app
+
+from {{ cookiecutter.project_slug }}.background import FlaskCelery
+from {{ cookiecutter.project_slug }}.dev.child import Child
+from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
+
+__all__ = ["Child", "EmbeddedRedis", "FlaskCelery"]
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parents[1]
+StartCluster = Callable[..., "Running"]
+PATIENCE = 30.0  # seconds that any single event may take
+
+
+class Running:
+    """A command of the sample application, and what it has said so far."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        settings: Mapping[str, Any],
+        *,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path = PROJECT,
+        grace: float = 40.0,
+    ) -> None:
+        self.settings = dict(settings)
+        self.lines: list[str] = []
+        self._said = threading.Condition()
+        self._child = Child(
+            command[-1],
+            command,
+            on_line=self._note,
+            env=environment(settings) | dict(environ or {}),
+            cwd=cwd,
+            grace=grace,
+        )
+
+    @property
+    def output(self) -> str:
+        """All lines so far."""
+        return "\n".join(self.lines)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the command itself; the guard of `Child` is its parent."""
+        return wait_until(lambda: children(self._child.pid), "the command to start")[0]
+
+    def wait_for(self, text: str, times: int = 1) -> str:
+        """Wait until a line holds the text, `times` times in all; return the last such line."""
+
+        def found() -> list[str]:
+            return [line for line in self.lines if text in line]
+
+        with self._said:
+            self._said.wait_for(
+                lambda: len(found()) >= times or self._child.exited.is_set(), PATIENCE
+            )
+        assert len(found()) >= times, f"No line with {text!r} in:\n{self.output}"
+        return found()[times - 1]
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit code."""
+        assert self._child.wait(2 * PATIENCE), f"It does not end:\n{self.output}"
+        assert self._child.returncode is not None
+        return self._child.returncode
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command alone."""
+        os.kill(self.pid, number)
+
+    def stop(self) -> int:
+        """Ask for a graceful end, wait for it, and return the exit code."""
+        self._child.stop()
+        return self.wait()
+
+    def end(self) -> None:
+        """Leave nothing behind: gracefully if possible."""
+        self._child.stop()
+        if not self._child.wait(15):
+            self._child.kill()
+            self._child.wait(PATIENCE)
+
+    def _note(self, line: str) -> None:
+        print(f"{self._child.name} | {line}")
+        with self._said:
+            self.lines.append(line)
+            self._said.notify_all()
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Make the environment in which `flask` finds the sample application with these settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLASK_", "CELERY_"))}
+    return kept | {
+        "FLASK_APP": "sample_app",
+        "FLASK_SKIP_DOTENV": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(PROJECT)]),
+        "PYTHONUNBUFFERED": "1",
+        "SAMPLE_CONFIG": json.dumps(dict(settings)),
+    }
+
+
+def flask_celery(*arguments: str) -> list[str]:
+    """Spell `flask celery …`."""
+    return [sys.executable, "-m", "flask", "celery", *arguments]
+
+
+def run(
+    settings: Mapping[str, Any], *arguments: str, cwd: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
+    """Run `flask celery …` to its end."""
+    return subprocess.run(
+        flask_celery(*arguments),
+        env=environment(settings),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that `pid` has started."""
+    text = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    pairs = [line.split() for line in text.splitlines()]
+    return [int(child) for child, parent in pairs if int(parent) == pid]
+
+
+def wait_until[T](look: Callable[[], T], what: str) -> T:
+    """Look again and again until there is something to see; fail after a while."""
+    pause = threading.Event()
+    for _ in range(round(PATIENCE / 0.05)):
+        if seen := look():
+            return seen
+        pause.wait(0.05)
+    raise AssertionError(f"Waited in vain for {what}.")
+
+
+def exists(pid: int) -> bool:
+    """Whether the process runs still; one that ended and was not waited for does not count."""
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+def ready(settings: Mapping[str, Any], workers: int) -> None:
+    """Wait until so many workers take tasks from the Redis of `settings`."""
+    with create_app(settings).app_context():
+        wait_until(
+            lambda: len([beat for beat in celery.heartbeats() if beat.alive]) >= workers,
+            f"{workers} workers",
+        )
