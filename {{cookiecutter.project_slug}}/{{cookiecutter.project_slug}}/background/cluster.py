@@ -77,6 +77,7 @@ class Cluster(abc.ABC):
         self._prepare()
         if self._schedule:
             self._scheduler = symbol_by_name(self._celery.conf.beat_scheduler)(app=self._celery)
+            self._tick()  # before the first fork: what it loads is shared then
         while True:
             now = time.monotonic()
             for job in self._jobs:
@@ -198,7 +199,7 @@ def _run_worker(celery: FlaskCelery, argv: list[str]) -> int:
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker
 
-    context = CLIContext(app=celery, no_color=True, workdir=None)
+    context = CLIContext(app=celery, no_color=True, workdir=None, quiet=True)
     code = worker.main(args=argv, prog_name="worker", obj=context, standalone_mode=False)
     return code if isinstance(code, int) else 0
 

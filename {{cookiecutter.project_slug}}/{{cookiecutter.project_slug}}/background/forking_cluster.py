@@ -55,9 +55,9 @@ class ForkingCluster(Cluster):
             importlib.import_module(module)
         self._celery.loader.import_default_modules()
         self._celery.finalize(auto=True)
-        freeze_memory()
 
     def _start(self, job: Job) -> int:
+        freeze_memory()
         self._board.write(self._jobs.index(job), 0)
         job.suspected_at = None
         sys.stdout.flush()
