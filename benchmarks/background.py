@@ -168,7 +168,7 @@ def memory(project: Path, url: str) -> list[str]:
         time.sleep(IDLE)
         together = pss(cluster.pid)
     return [
-        "| idle memory, MiB (PSS) | `celery worker`, `celery beat` | `flask celery cluster` | ratio |",
+        "| idle, MiB (PSS) | `celery worker`, `celery beat` | `flask celery cluster` | ratio |",
         "| --- | --- | --- | --- |",
         f"| one worker, one pool child, scheduler | {separate:.0f} | {together:.0f} "
         f"| {together / separate:.2f} |",
