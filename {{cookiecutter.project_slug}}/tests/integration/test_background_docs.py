@@ -36,9 +36,7 @@ def create_app():
 
 
 @pytest.fixture
-def docs_app(
-    tmp_path: Path, empty_redis: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Flask]:
+def docs_app(tmp_path: Path, empty_redis: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     """Write the page's first block into an application of its own, and make that application."""
     folder = tmp_path / PACKAGE
     folder.mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from flask import current_app
 from kombu.utils.json import dumps
@@ -16,8 +16,6 @@ from .errors import SubmitError
 _REFERENCE = "__model__"
 
 _PLAIN = frozenset({bool, int, float, str})
-
-T = TypeVar("T", tuple[Any, ...], dict[str, Any])
 
 
 def prepare(
@@ -43,7 +41,7 @@ def prepare(
     return values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True))
 
 
-def load_references(values: T) -> T:
+def load_references[T: (tuple[Any, ...], dict[str, Any])](values: T) -> T:
     """Replace references to database rows, as :func:`prepare` made them, by the rows."""
     if "sqlalchemy" not in current_app.extensions:
         return values
