@@ -53,6 +53,8 @@ def _harmless(handler: Callable[..., None]) -> Callable[..., None]:
     def guarded(**arguments: Any) -> None:
         # Celery sends its signals outside of the application's context in a worker.
         app = current_app if has_app_context() else celery.flask_app
+        if app.extensions.get("celery") is not celery:
+            return  # another application in this process, with a Celery of its own
         if app.config.get("CELERY_TASK_ALWAYS_EAGER"):
             return
         try:
