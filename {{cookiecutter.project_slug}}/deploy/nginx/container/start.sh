@@ -1,0 +1,43 @@
+#!/bin/sh
+# Starts nginx: over HTTP until there is a certificate, over HTTPS from then on, and again with
+# each renewed certificate.
+set -eu
+
+certificate=/etc/letsencrypt/live/$DOMAIN_NAME/fullchain.pem
+
+case $DOMAIN_NAME in
+  '' | *[!a-z0-9.-]*)
+    echo "DOMAIN_NAME is \"$DOMAIN_NAME\". Set it to a host name in lower case, such as example.com." >&2
+    exit 1
+    ;;
+esac
+
+state() { cksum "$certificate" 2>/dev/null || true; }
+
+write_site() {
+  sed "s/DOMAIN_NAME/$DOMAIN_NAME/g" "/etc/nginx/site-$1.conf" >/tmp/site.conf
+}
+
+watch_certificate() {
+  while sleep "${CERTIFICATE_CHECK_SECONDS:-60}"; do
+    now=$(state)
+    if [ "$now" = "$known" ]; then continue; fi
+    write_site https
+    # A certificate that is half written or bad changes nothing; it is looked at again.
+    if nginx -t -q; then
+      nginx -s reload
+      known=$now
+      echo "The certificate is new; nginx uses it." >&2
+    fi
+  done
+}
+
+known=$(state)
+write_site https
+if [ -z "$known" ] || ! nginx -t -q; then
+  known=
+  write_site http
+  echo "There is no good certificate for $DOMAIN_NAME yet; nginx speaks HTTP." >&2
+fi
+watch_certificate &
+exec nginx -g 'daemon off;'
