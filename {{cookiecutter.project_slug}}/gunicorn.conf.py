@@ -9,8 +9,8 @@ import socket
 import threading
 import time
 
-# A unix socket or an address from the environment; systemd's socket wins over both.
-bind = os.environ.get("BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}")
+# Unix sockets or addresses from the environment; systemd's socket wins over them.
+bind = os.environ.get("BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}").split(",")
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 threads = int(os.environ.get("WEB_THREADS", "4"))
