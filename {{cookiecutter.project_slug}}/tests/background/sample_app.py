@@ -84,6 +84,14 @@ def echo(*args: Any, **kwargs: Any) -> list[Any]:
     return [list(args), kwargs]
 
 
+def type_names(**values: Any) -> dict[str, str]:
+    return {name: type(value).__name__ for name, value in values.items()}
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
 def nothing() -> None:
     pass
 
@@ -187,6 +195,15 @@ def report_progress(name: str) -> str:
 def own_state(name: str) -> str:
     current_task.update_state(state="DREAMING", meta={"of": "sheep"})
     return hold(name)
+
+
+def eager_states() -> list[str]:
+    """Set states, and look them up as another process would."""
+    future = celery.get(str(current_task.request.id))
+    progress(1, 2)
+    states = [future.state]
+    current_task.update_state(state="DREAMING")
+    return [*states, future.state]
 
 
 def wait_inside(task_id: str) -> Any:

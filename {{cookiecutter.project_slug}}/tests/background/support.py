@@ -13,11 +13,39 @@ from typing import Any
 
 from sample_app import celery, create_app
 
-from {{ cookiecutter.project_slug }}.background import FlaskCelery
+from {{ cookiecutter.project_slug }}.background import (
+    BackgroundError,
+    BrokerUnavailable,
+    ConfigurationError,
+    FlaskCelery,
+    Future,
+    FuturePool,
+    SubmitError,
+    TaskError,
+    UnknownQueue,
+    UnknownTask,
+    current_task,
+    progress,
+)
 from {{ cookiecutter.project_slug }}.dev.child import Child
 from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
 
-__all__ = ["Child", "EmbeddedRedis", "FlaskCelery"]
+__all__ = [
+    "BackgroundError",
+    "BrokerUnavailable",
+    "Child",
+    "ConfigurationError",
+    "EmbeddedRedis",
+    "FlaskCelery",
+    "Future",
+    "FuturePool",
+    "SubmitError",
+    "TaskError",
+    "UnknownQueue",
+    "UnknownTask",
+    "current_task",
+    "progress",
+]
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]

@@ -20,7 +20,14 @@ from redis.exceptions import RedisError
 from . import functions, keys
 from .arguments import prepare
 from .connection import REQUEST_TIMEOUT, connect_redis
-from .errors import BrokerUnavailable, ConfigurationError, SubmitError, UnknownQueue
+from .errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    SubmitError,
+    UnknownQueue,
+    UnknownTask,
+)
+from .failures import Failure, put_back, read_failures, take
 from .futures import Future, FuturePool
 from .heartbeat import Heartbeat, HeartbeatStep, read_heartbeats
 from .kombu_guard import guard_lost_connections
@@ -234,6 +241,7 @@ class FlaskCelery(Celery):
         **options: Any,
     ) -> Future:
         """Send as :meth:`submit` does, with any option of Celery's ``apply_async``."""
+        self._refuse_queue(options.get("queue"))  # here too, for tasks that run eagerly
         sent_args, sent_kwargs = prepare(
             tuple(args),
             dict(kwargs or {}),
@@ -372,6 +380,34 @@ class FlaskCelery(Celery):
         except (OperationalError, RedisError) as error:
             raise BrokerUnavailable(f"Redis does not answer: {error}") from error
         return True
+
+    def failures(self) -> list[Failure]:
+        """The latest tasks that failed, newest first. Raises ``redis.exceptions.RedisError``."""
+        return read_failures(self)
+
+    def run_again(self, task_id: str) -> Future | None:
+        """Send a task that failed lately once more, with a new id; None if it is not known.
+
+        Each failure can be sent again once. Raises ``BrokerUnavailable``, ``UnknownQueue`` and
+        ``UnknownTask``.
+        """
+        try:
+            taken = take(self, task_id)
+        except RedisError as error:
+            raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+        if taken is None:
+            return None
+        failure, text = taken
+        message = dict(failure.again or {})
+        task = self.tasks.get(message.pop("name"))
+        try:
+            if task is None:
+                raise UnknownTask(f"There is no task {failure.name!r} in this version.")
+            result = task.apply_async(**message)
+        except Exception:
+            put_back(self, text)
+            raise
+        return Future(self, result.id, failure.name)
 
     @property
     def inspect(self) -> Inspector:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import current_app
+from flask import current_app, has_app_context
 from kombu.utils.json import dumps
 from werkzeug.local import LocalProxy
 
@@ -29,9 +29,19 @@ def prepare(
     """
     named = {f"argument {number}": value for number, value in enumerate(args, 1)}
     named |= {f"argument {name!r}": value for name, value in kwargs.items()}
-    if sanitize:
-        named = {name: _replace(value, _to_message) for name, value in named.items()}
-    size = sum(_json_size(name, value) for name, value in named.items())
+    size = 0
+    for name, value in named.items():
+        try:
+            named[name] = _replace(value, _to_message) if sanitize else value
+            size += len(dumps(named[name]))
+        except SubmitError:
+            raise
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SubmitError(
+                f"{name.capitalize()} is a {type(named[name]).__name__}, which JSON cannot carry: "
+                f"{error}. Send numbers, texts, lists, dicts, dates or ids, and load the rest in "
+                "the task."
+            ) from error
     if size > limit:
         raise SubmitError(
             f"The arguments take {size} bytes as JSON, and {limit} are allowed "
@@ -43,19 +53,9 @@ def prepare(
 
 def load_references[T: (tuple[Any, ...], dict[str, Any])](values: T) -> T:
     """Replace references to database rows, as :func:`prepare` made them, by the rows."""
-    if "sqlalchemy" not in current_app.extensions:
+    if not _has_database():
         return values
     return _replace(values, _from_message)  # type: ignore[no-any-return]
-
-
-def _json_size(name: str, value: object) -> int:
-    try:
-        return len(dumps(value))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SubmitError(
-            f"{name.capitalize()} is a {type(value).__name__}, which JSON cannot carry: {error}. "
-            "Send numbers, texts, lists, dicts, dates or ids, and load the rest in the task."
-        ) from error
 
 
 def _replace(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -75,10 +75,19 @@ def _replace(value: Any, change: Callable[[Any], Any]) -> Any:
 def _to_message(value: Any) -> Any:
     if isinstance(value, LocalProxy):
         return _replace(value._get_current_object(), _to_message)
+    if isinstance(value, dict) and set(value) == {_REFERENCE, "key"}:
+        raise SubmitError(
+            f"A dict with the keys {_REFERENCE!r} and 'key' cannot be sent: the worker would take "
+            "it for a reference to a row. Pass the instance itself, or rename a key."
+        )
     # Without SQLAlchemy in the process no value can be one of its models.
-    if "sqlalchemy" in sys.modules and "sqlalchemy" in current_app.extensions:
+    if "sqlalchemy" in sys.modules and has_app_context() and _has_database():
         return _reference(value)
     return value
+
+
+def _has_database() -> bool:
+    return "sqlalchemy" in current_app.extensions
 
 
 def _reference(value: Any) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from .errors import TaskError
+from .failures import remember
 
 #: States in which the task's function is not at work.
 _NOT_RUNNING = states.READY_STATES | {states.PENDING, states.RECEIVED, states.RETRY}
@@ -31,9 +34,22 @@ class ResultBackend(RedisBackend):
         meta = super()._get_result_meta(result, state, *args, **kwargs)  # type: ignore[misc]
         request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
         if request:
+            if state in (states.STARTED, "PROGRESS") and not hasattr(request, "started_at"):
+                request.started_at = time.time()
             meta["name"] = getattr(request, "shadow", None) or getattr(request, "task", None)
             meta["worker"] = getattr(request, "hostname", None)
+            meta["queue"] = (getattr(request, "delivery_info", None) or {}).get("routing_key")
+            meta["started_at"] = getattr(request, "started_at", None)
         return meta
+
+    def mark_as_failure(
+        self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any
+    ) -> None:
+        """Store the failure, and keep the message so that the task can be run again."""
+        super().mark_as_failure(task_id, exc, *args, **kwargs)  # type: ignore[misc]
+        request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
+        if request:
+            remember(self.app, request, exc)
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,8 @@ class TaskInfo:
     error_type: str | None = None
     traceback: str | None = None
     worker: str | None = None
+    queue: str | None = None
+    started_at: datetime | None = None
     date_done: datetime | None = None
 
     @property
@@ -65,6 +83,13 @@ class TaskInfo:
         """Whether the task's function is at work now."""
         return self.state not in _NOT_RUNNING
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the task took, once it has ended."""
+        if self.started_at is None or self.date_done is None:
+            return None
+        return max(0.0, (self.date_done - self.started_at).total_seconds())
+
 
 def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
     """Read the JSON object that the result backend holds for a task."""
@@ -72,7 +97,7 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
     error_type, message = None, ""
     if state in states.EXCEPTION_STATES and isinstance(result, Mapping):
         error_type, message = _error_parts(result)
-    done = meta.get("date_done")
+    started, done = meta.get("started_at"), meta.get("date_done")
     return TaskInfo(
         id=task_id,
         state=state,
@@ -83,6 +108,8 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
         error_type=error_type,
         traceback=meta.get("traceback"),
         worker=meta.get("worker"),
+        queue=meta.get("queue"),
+        started_at=datetime.fromtimestamp(started, UTC) if started else None,
         date_done=datetime.fromisoformat(done) if done else None,
     )
 
@@ -97,6 +124,7 @@ def exception_from_meta(meta: Mapping[str, Any]) -> Exception:
     result = meta.get("result")
     if not isinstance(result, Mapping):
         return TaskError("Exception", str(result))
+    result = _unwrapped(result)
     type_name, message = _error_parts(result)
     kind = getattr(sys.modules.get(str(result.get("exc_module"))), type_name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
@@ -108,7 +136,19 @@ def exception_from_meta(meta: Mapping[str, Any]) -> Exception:
     return TaskError(type_name, message)
 
 
+def _unwrapped(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Undo what Celery wraps around an exception that could not be pickled."""
+    parts = result.get("exc_message")
+    if result.get("exc_type") != UnpickleableExceptionWrapper.__name__:
+        return result
+    if not isinstance(parts, (list, tuple)) or len(parts) < 3:
+        return result
+    module, type_name, arguments = parts[:3]
+    return {"exc_module": module, "exc_type": type_name, "exc_message": arguments}
+
+
 def _error_parts(result: Mapping[str, Any]) -> tuple[str, str]:
+    result = _unwrapped(result)
     message = result.get("exc_message")
     if isinstance(message, (list, tuple)):
         message = ", ".join(str(part) for part in message)

@@ -1,0 +1,280 @@
+"""Futures: what they know, how one waits for them, and that they are real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from concurrent.futures import FIRST_COMPLETED, CancelledError
+from typing import Any
+
+import pytest
+import redis
+import sample_app
+from support import FlaskCelery, Future, TaskError, UnknownTask, wait_until
+
+
+def test_a_future_tells_the_end_of_its_task(either: FlaskCelery) -> None:
+    future = either.submit(sample_app.add, 1, 2)
+
+    assert future.result(timeout=20) == 3
+    assert future.exception(timeout=20) is None
+    assert (future.done(), future.running(), future.cancelled()) == (True, False, False)
+    assert future.state == future.status == "SUCCESS"
+    assert future.info is not None
+    assert (future.info.id, future.info.result, future.info.done) == (future.id, 3, True)
+    assert future.date_done is not None
+    assert future.known
+
+
+def test_a_future_follows_its_task(live: FlaskCelery, box: redis.Redis) -> None:
+    future = live.submit(sample_app.hold, "followed")
+    box.blpop(["started:followed"], timeout=20)
+
+    assert future.state == "STARTED"
+    assert (future.running(), future.done()) == (True, False)
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0.1)
+    with pytest.raises(TimeoutError):
+        future.exception(timeout=0.1)
+
+    box.rpush("release:followed", "go")
+    assert future.result(timeout=20) == "followed released"
+    assert (future.running(), future.done()) == (False, True)
+
+
+def test_a_task_that_waits_is_known_and_does_not_run(live: FlaskCelery) -> None:
+    future = live.submit(sample_app.nothing, countdown=200)
+
+    assert (future.running(), future.done(), future.known) == (False, False, True)
+    assert future.state == "PENDING"
+    assert future.cancel()
+
+
+def test_an_id_that_was_never_issued_is_told_from_one_that_waits(either: FlaskCelery) -> None:
+    unknown = either.get("no-such-id")
+
+    assert (unknown.known, unknown.running(), unknown.info) == (False, False, None)
+    assert unknown.state == "UNKNOWN"
+    assert not unknown.cancel()
+    with pytest.raises(UnknownTask, match="No task has the id 'no-such-id'"):
+        unknown.result(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [(sample_app.fail, ValueError), (sample_app.fail_own, sample_app.OwnError)],
+)
+def test_an_exception_arrives_with_its_type_and_message(
+    either: FlaskCelery, function: Any, kind: type[Exception]
+) -> None:
+    future = either.submit(function, "out of paper")
+
+    with pytest.raises(kind, match=r"^out of paper$"):
+        future.result(timeout=20)
+    assert type(future.exception()) is kind
+    assert (future.state, future.done(), future.running()) == ("FAILURE", True, False)
+    assert future.info is not None
+    assert future.info.error == f"{kind.__name__}: out of paper"
+    assert future.info.error_type == kind.__name__
+    assert "out of paper" in str(future.traceback)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "name"),
+    [
+        (sample_app.fail_picky, ["made up"], "PickyError"),
+        (sample_app.fail_unknown, [], "MadeUpError"),
+    ],
+)
+def test_an_exception_that_cannot_be_made_again_has_a_stand_in(
+    either: FlaskCelery, function: Any, args: list[str], name: str
+) -> None:
+    error = either.submit(function, *args).exception(timeout=20)
+
+    assert isinstance(error, TaskError)
+    assert error.type_name == name
+    assert str(error) == f"{name}: made up"
+
+
+def test_a_waiting_task_that_is_cancelled_never_runs(live: FlaskCelery, box: redis.Redis) -> None:
+    blocker = live.submit(sample_app.hold, "cancel-line", queue="slow")
+    box.blpop(["started:cancel-line"], timeout=20)
+    future = live.submit(sample_app.remember, "cancelled", queue="slow")
+    last = live.submit(sample_app.nothing, queue="slow")
+
+    assert future.cancel()
+
+    box.rpush("release:cancel-line", "go")
+    assert last.result(timeout=20) is None
+    assert blocker.result(timeout=20)
+    assert box.exists("ran:cancelled") == 0
+    assert (future.cancelled(), future.done(), future.state) == (True, True, "REVOKED")
+    with pytest.raises(CancelledError):
+        future.result(timeout=20)
+    with pytest.raises(CancelledError):
+        live.get(future.id).exception(timeout=20)
+
+
+def test_a_running_task_that_is_cancelled_is_stopped(live: FlaskCelery, box: redis.Redis) -> None:
+    future = live.submit(sample_app.hold, "stopped")
+    box.blpop(["started:stopped"], timeout=20)
+    other = live.get(future.id)
+
+    assert future.cancel()
+
+    with pytest.raises(CancelledError):
+        other.result(timeout=20)
+    assert other.cancelled()
+    assert box.exists("ended:stopped") == 0
+    assert live.submit(sample_app.nothing).result(timeout=20) is None
+
+
+def test_what_has_ended_cannot_be_cancelled(either: FlaskCelery) -> None:
+    future = either.submit(sample_app.nothing)
+    future.result(timeout=20)
+
+    assert not future.cancel()
+    assert not future.cancelled()
+
+
+def test_a_callback_is_called_by_itself(live: FlaskCelery) -> None:
+    called = threading.Event()
+    seen: list[Any] = []
+
+    def callback(future: Future) -> None:
+        seen.append((future, future.result()))
+        called.set()
+
+    future = live.submit(sample_app.add, 1, 2)
+    future.add_done_callback(callback)  # type: ignore[arg-type]
+
+    assert called.wait(20)
+    assert seen == [(future, 3)]
+
+
+def test_a_callback_added_after_the_end_is_called_at_once(either: FlaskCelery) -> None:
+    seen: list[Any] = []
+    future = either.submit(sample_app.nothing)
+    future.result(timeout=20)
+
+    future.add_done_callback(seen.append)
+
+    assert seen == [future]
+
+
+def test_wait_knows_these_futures(either: FlaskCelery) -> None:
+    futures = [either.submit(sample_app.add, number) for number in range(3)]
+
+    done, waiting = concurrent.futures.wait(futures, timeout=20)
+
+    assert (done, waiting) == (set(futures), set())
+
+
+def test_wait_returns_with_the_first_one(live: FlaskCelery, box: redis.Redis) -> None:
+    slow = live.submit(sample_app.hold, "second")
+    quick = live.submit(sample_app.nothing, queue="mail")
+
+    done, waiting = concurrent.futures.wait([slow, quick], 20, FIRST_COMPLETED)
+
+    assert (done, waiting) == ({quick}, {slow})
+    box.rpush("release:second", "go")
+    assert slow.result(timeout=20) == "second released"
+
+
+def test_as_completed_yields_in_the_order_of_the_ends(live: FlaskCelery, box: redis.Redis) -> None:
+    slow = live.submit(sample_app.hold, "late")
+    quick = live.submit(sample_app.nothing, queue="mail")
+    order = []
+
+    for future in concurrent.futures.as_completed([slow, quick], timeout=30):
+        order.append(future)
+        box.rpush("release:late", "go")
+
+    assert order == [quick, slow]
+
+
+def test_asyncio_can_await_a_future(either: FlaskCelery) -> None:
+    async def work() -> list[Any]:
+        sent = [either.submit(sample_app.add, 1, 2), either.submit(sample_app.fail, "no")]
+        futures = [asyncio.wrap_future(future) for future in sent]
+        return await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 20)
+
+    total, error = asyncio.run(work())
+
+    assert total == 3
+    assert isinstance(error, ValueError)
+
+
+def test_a_task_may_not_wait_for_another(live: FlaskCelery) -> None:
+    other = live.submit(sample_app.nothing, countdown=200)
+    future = live.submit(sample_app.wait_inside, other.id)
+
+    with pytest.raises(RuntimeError, match="waits for the task"):
+        future.result(timeout=20)
+    other.cancel()
+
+
+def test_a_task_may_submit_another(live: FlaskCelery) -> None:
+    inner = live.submit(sample_app.submit_inside).result(timeout=20)
+
+    assert live.get(inner).result(timeout=20) is None
+
+
+def test_many_futures_cost_one_thread_and_one_connection(
+    live: FlaskCelery, box: redis.Redis
+) -> None:
+    live.submit(sample_app.nothing).result(timeout=20)
+    threads = threading.active_count()
+    connections = subscribers(box)
+    ids = [f"many-{number}" for number in range(10_000)]
+    with box.pipeline(transaction=False) as pipe:
+        for task_id in ids:
+            pipe.set(live.backend.get_key_for_task(task_id), '{"status": "PENDING"}')
+        pipe.execute()
+    ended = threading.Semaphore(0)
+
+    futures = [live.get(task_id) for task_id in ids]
+    for future in futures:
+        future.add_done_callback(lambda _: ended.release())
+
+    assert not any(future.done() for future in futures[::100])
+    assert threading.active_count() == threads
+    assert subscribers(box) == connections == 1
+    for task_id in ids:
+        live.backend.store_result(task_id, task_id, "SUCCESS")
+    assert all(ended.acquire(timeout=20) for _ in ids)
+    assert [future.result() for future in futures] == ids
+    assert wait_until(lambda: channels(box) == [b"background:listener"], "no channel left")
+
+
+def subscribers(box: redis.Redis) -> int:
+    """Count the connections of this process that listen to results."""
+    clients = box.client_list(_type="pubsub")
+    return sum(int(client["sub"]) > 0 for client in clients)  # workers listen to patterns
+
+
+def channels(box: redis.Redis) -> list[bytes]:
+    found = box.pubsub_channels()
+    return [channel if isinstance(channel, bytes) else channel.encode() for channel in found]
+
+
+def test_a_future_survives_a_lost_connection(live: FlaskCelery, box: redis.Redis) -> None:
+    future = live.submit(sample_app.hold, "cut-off")
+    called = threading.Event()
+    future.add_done_callback(lambda _: called.set())
+    box.blpop(["started:cut-off"], timeout=20)
+
+    box.client_kill_filter(_type="pubsub", skipme=True)
+    box.rpush("release:cut-off", "go")
+
+    assert called.wait(20)
+    assert future.result() == "cut-off released"
+
+
+def test_a_task_that_keeps_no_result_says_so(live: FlaskCelery, box: redis.Redis) -> None:
+    future = live.submit(sample_app.forgetful, "forgotten")
+
+    assert box.blpop(["ran:forgotten"], timeout=20)
+    with pytest.raises(UnknownTask):
+        future.result(timeout=20)
