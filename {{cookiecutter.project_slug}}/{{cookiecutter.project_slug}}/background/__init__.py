@@ -16,6 +16,7 @@ from .errors import (
     UnknownQueue,
     UnknownTask,
 )
+from .failures import Failure
 from .futures import Future, FuturePool
 from .heartbeat import Heartbeat
 from .results import TaskInfo
@@ -26,6 +27,7 @@ __all__ = [
     "BackgroundError",
     "BrokerUnavailable",
     "ConfigurationError",
+    "Failure",
     "FlaskCelery",
     "FlaskTask",
     "Future",

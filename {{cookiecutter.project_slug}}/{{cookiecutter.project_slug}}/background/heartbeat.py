@@ -11,6 +11,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -29,13 +30,18 @@ logger = get_logger(__name__)
 INTERVAL = 5
 #: Seconds of silence after which a worker counts as gone.
 LOST_AFTER = 30
+#: How many of its running tasks a worker names.
+MOST_TASKS = 20
 #: Seconds for which a silent worker is still shown.
 _FORGET_AFTER = 3600
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker said last: ``age`` seconds ago, with ``active`` tasks at work."""
+    """What a worker said last: ``age`` seconds ago, with ``active`` tasks at work.
+
+    ``tasks`` are the ids of those tasks, but no more than ``MOST_TASKS``.
+    """
 
     name: str
     pid: int
@@ -43,6 +49,8 @@ class Heartbeat:
     age: float
     active: int
     processed: int
+    concurrency: int = 1
+    tasks: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -58,9 +66,8 @@ def read_heartbeats(app: FlaskCelery) -> list[Heartbeat]:
         said = json.loads(text)
         age = max(0.0, now - said.pop("at"))
         if age < _FORGET_AFTER:
-            beats.append(
-                Heartbeat(name=str(name), age=age, queues=tuple(said.pop("queues")), **said)
-            )
+            lists = {key: tuple(said.pop(key, ())) for key in ("queues", "tasks")}
+            beats.append(Heartbeat(name=str(name), age=age, **lists, **said))
     return sorted(beats, key=lambda beat: beat.name)
 
 
@@ -102,6 +109,8 @@ class HeartbeatStep(bootsteps.StartStopStep):
             "queues": sorted(queue.name for queue in consumer.task_consumer.queues),
             "active": len(state.active_requests),
             "processed": sum(state.total_count.values()),
+            "concurrency": consumer.controller.concurrency,
+            "tasks": [request.id for request in islice(state.active_requests, MOST_TASKS)],
         }
         try:
             consumer.app.redis.hset(keys.WORKERS, consumer.hostname, json.dumps(said))

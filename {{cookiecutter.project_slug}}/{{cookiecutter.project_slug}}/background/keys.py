@@ -7,6 +7,7 @@ WORKERS = PREFIX + "workers"
 SCHEDULER_LEASE = PREFIX + "scheduler:lease"
 SCHEDULER_RUNS = PREFIX + "scheduler:runs"
 LOCAL_CLUSTER = PREFIX + "local-cluster"
+FAILURES = PREFIX + "failures"
 
 #: Seconds for which an issued task that never ran, or a cancelled one, is remembered.
 ISSUED_TTL = 24 * 3600

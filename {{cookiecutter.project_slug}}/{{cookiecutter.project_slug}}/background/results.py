@@ -42,9 +42,7 @@ class ResultBackend(RedisBackend):
             meta["started_at"] = getattr(request, "started_at", None)
         return meta
 
-    def mark_as_failure(
-        self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any
-    ) -> None:
+    def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any) -> None:
         """Store the failure, and keep the message so that the task can be run again."""
         super().mark_as_failure(task_id, exc, *args, **kwargs)  # type: ignore[misc]
         request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
