@@ -1,0 +1,166 @@
+"""A running project as the tests of targets use it, and the Redis that they switch off."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support
+
+PATIENCE = 120.0  # seconds; reached only when something is broken
+LOOK = 0.2  # seconds between two looks
+REQUEST = 10.0  # seconds for one request
+
+
+class Stack:
+    """A running project: its address, its folder, and the process that started it."""
+
+    def __init__(
+        self, url: str, project: Path, process: subprocess.Popen[bytes], log: Path
+    ) -> None:
+        self.url = url
+        self.project = project
+        self.process = process
+        self.log = log
+
+    def request(
+        self, path: str, body: object = None, method: str | None = None, token: str = ""
+    ) -> tuple[int, Any]:
+        """Send a request; return the status, and the body (JSON as an object)."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(
+            self.url + path,
+            headers=headers,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST) as answer:
+                return answer.status, _decoded(answer.headers, answer.read())
+        except urllib.error.HTTPError as answer:
+            return answer.code, _decoded(answer.headers, answer.read())
+
+    def wait_until(self, what: str, condition: Any) -> Any:
+        """Look until ``condition()`` is true and return what it gave; fail with the log."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if found := condition():
+                    return found
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(LOOK)
+        pytest.fail(f"Waited in vain: {what}.\n{self.log.read_text(errors='replace')[-6000:]}")
+
+    def end_of(self, task_id: str) -> list[str]:
+        """Watch a task to its end; return the states that were seen, in order."""
+        seen: list[str] = []
+
+        def ended() -> bool:
+            status, task = self.request(f"/api/v1/task-status/{task_id}")
+            assert status == 200, task
+            if task["status"] not in seen[-1:]:
+                seen.append(task["status"])
+            return task["status"] in ("SUCCESS", "FAILURE", "REVOKED")
+
+        self.wait_until(f"the end of the task {task_id}", ended)
+        return seen
+
+
+def _decoded(headers: Any, body: bytes) -> Any:
+    return json.loads(body) if "json" in headers.get("Content-Type", "") else body.decode()
+
+
+@contextmanager
+def running(
+    command: list[str], cwd: Path, folder: Path, port: int, variables: dict[str, str]
+) -> Iterator[Stack]:
+    """Start a command that serves the application on ``port``, wait for it, and stop it."""
+    log = folder / "output.log"
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**environment, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    stack = Stack(f"http://127.0.0.1:{port}", cwd, process, log)
+    try:
+        stack.wait_until("the application is ready", lambda: stack.request("/readyz")[0] == 200)
+        yield stack
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Name what runs with ``folder``, or a folder below it, as its working folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+class RedisServer:
+    """The Redis of a project, on a port of its own, for a test to start and stop."""
+
+    def __init__(self, project: Path, data: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._project = project
+        self._code = (
+            "import sys; from pathlib import Path\n"
+            f"from {support.DEFAULT_SLUG}.dev.redis_server import EmbeddedRedis\n"
+            f"with EmbeddedRedis(Path({str(data)!r}), port={self.port}):\n"
+            "    print('up', flush=True); sys.stdin.read()\n"
+        )
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it; its data is that of the last time."""
+        self._process = subprocess.Popen(
+            [self._project / ".venv" / "bin" / "python", "-c", self._code],
+            cwd=self._project,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout
+        assert self._process.stdout.readline() == "up\n", "Redis did not start."
+
+    def stop(self) -> None:
+        """Stop it, if it runs."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
