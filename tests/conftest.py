@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import support
@@ -15,6 +16,29 @@ REPORT = pytest.StashKey[support.Report]()
 def pytest_configure(config: pytest.Config) -> None:
     """Start the report of this run."""
     config.stash[REPORT] = support.Report()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, in one of the processes that test side by side, what shares its set-up.
+
+    That is each file that starts something, and all of the tests of generation.
+    """
+    for item in items:
+        path = item.path.relative_to(support.ROOT / "tests")
+        group = path.parts[0] if path.parts[0] == "generation" else path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the report of a process that tests beside others to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["report"] = session.config.stash[REPORT].lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the report of such a process."""
+    node.config.stash[REPORT].lines += getattr(node, "workeroutput", {}).get("report", [])
 
 
 def pytest_terminal_summary(
