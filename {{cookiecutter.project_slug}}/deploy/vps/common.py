@@ -1,7 +1,6 @@
 """What the steps of the set-up share: names, settings, and files from this folder."""
 
 import io
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,8 @@ def in_container() -> bool:
 def text_of(path: str) -> str:
     """Return the text of a file of the deploy folder, with the domain that the settings name."""
     text = (_DEPLOY / path).read_text(encoding="utf-8")
-    return re.sub(r"server_name .*;", f"server_name {settings['domain']};", text)
+    domain = "{{ cookiecutter.domain_name }}"
+    return text.replace(f"server_name {domain};", f"server_name {settings['domain']};")
 
 
 def folder(path: str, mode: str = "755", user: str = "root", group: str = "root") -> OperationMeta:

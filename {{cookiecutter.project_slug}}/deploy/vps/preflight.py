@@ -1,7 +1,8 @@
 """Ask a new release whether it can work, before anything is switched to it.
 
 It runs on the server with the server's settings, and starts no server: an error at import, a
-setting that is missing or a health check that fails ends it with exit code 1.
+setting that is missing or a health check that fails ends it with exit code 1. With --ready it has
+to answer that all is ready, as the running release does.
 """
 
 import runpy
@@ -18,9 +19,7 @@ def main() -> int:
     sys.path.insert(0, str(folder))
     runpy.run_path(str(folder / "gunicorn.conf.py"))
     client = import_module(package).create_app().test_client()
-    # Before the first release no worker can have given a sign of life.
-    is_first = not Path(f"/opt/{package}/current").exists()
-    for path in ("/healthz", "/") if is_first else ("/healthz", "/readyz", "/"):
+    for path in ("/healthz", "/", *(["/readyz"] if "--ready" in sys.argv else [])):
         answer = client.get(path)
         if answer.status_code != 200:
             text = answer.get_data(as_text=True)[:500]

@@ -1,9 +1,21 @@
 """The web process and the workers, under systemd or under supervisord. A release starts them."""
 
+import shlex
+
 from pyinfra.api.operation import OperationMeta
 from pyinfra.operations import server, systemd
 
-from deploy.vps.common import NAME, UNITS, exists, file, folder, no_file, supervised, text_of
+from deploy.vps.common import (
+    NAME,
+    UNITS,
+    exists,
+    file,
+    folder,
+    no_file,
+    output,
+    supervised,
+    text_of,
+)
 
 _SYSTEMD = (f"{NAME}.target", f"{NAME}-web.socket", f"{NAME}-web.service", f"{NAME}-worker.service")
 _PROGRAMS = f"/etc/supervisor/conf.d/{NAME}.conf"
@@ -12,6 +24,8 @@ _RUN_FOLDER = f"/etc/tmpfiles.d/{NAME}.conf"
 
 def install() -> None:
     """Install the files of the process manager that was chosen, and take away the other's."""
+    other_manager = f"{UNITS}/{NAME}-web.service" if supervised else _PROGRAMS
+    changes_manager = exists(other_manager)
     if supervised:
         changes = [*_leave_systemd(), *_enter_supervisor()]
     else:
@@ -19,6 +33,12 @@ def install() -> None:
     systemd.daemon_reload(
         name="systemd reads its units", _if=lambda: any(change.did_change() for change in changes)
     )
+    release = output(f"basename $(readlink /opt/{NAME}/current)").strip()
+    if changes_manager and release:
+        server.shell(
+            name="The release starts again",
+            commands=[f"/opt/{NAME}/current/deploy/vps/activate {shlex.quote(release)}"],
+        )
 
 
 def _enter_systemd() -> list[OperationMeta]:

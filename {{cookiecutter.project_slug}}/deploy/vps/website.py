@@ -32,7 +32,7 @@ def serve() -> None:
     systemd.daemon_reload(name="systemd reads nginx' unit", _if=restart.did_change)
     pieces = [
         file(f"/etc/{NAME}/nginx/{piece}", text_of(f"nginx/{piece}"))
-        for piece in ("host-acme.conf", "host-application.conf")
+        for piece in ("acme.conf", "application.conf", "headers.conf", "http.conf", "tls.conf")
     ]
     if settings["tls"] == "files":
         pieces += [

@@ -84,6 +84,11 @@ def release(
     if _smoke(server, ca) == 0:
         click.echo(f"Released {name}.")
         return
+    if server.read(f"ls /opt/{NAME}/releases").split() == [name]:
+        raise click.ClickException(
+            f"{name} failed the smoke suite. It is the first release, so it stays: "
+            f"look at flask deploy logs {server.name}, mend it and release again."
+        )
     click.echo(f"{name} failed the smoke suite: back to the release before.", err=True)
     server.apply("rollback", {})
     raise click.ClickException(f"{name} was not released; the release before it runs again.")
@@ -123,6 +128,7 @@ def logs(server: Server, follow: bool, lines: int) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(server: Server, command: tuple[str, ...]) -> None:
     """Run a command in the release on HOST: flask deploy run HOST -- flask routes."""
+    command = command[1:] if command[0] == "--" else command
     current = f"/opt/{NAME}/current"
     sys.exit(
         server.run(

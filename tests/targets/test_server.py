@@ -1,0 +1,289 @@
+"""A project on a server of its own, set up and released to by ``flask deploy``.
+
+The server is a container that boots Debian with systemd, 1 CPU and 512 MiB. All is done twice, once
+under systemd and once under supervisord, and the tests of one server build on each other in the
+order of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import support
+from targets.server import Load, Server, boot, certificate_for, remove, wait_until
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("docker") is None or not Server.image_exists(),
+    reason="needs a container engine with the image vps:debian-13, which boots systemd",
+)
+
+#: Where the work tree keeps what boots a server; see its README
+SLUG = "garden_birds"
+
+
+@pytest.fixture(scope="module", params=["systemd", "supervisor"])
+def server(
+    request: pytest.FixtureRequest,
+    render: Callable[[support.Answers], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    report: support.Report,
+) -> Iterator[Server]:
+    """Return a server that was set up and got its first release, checked by the smoke suite."""
+    manager = request.param
+    project = render({"project_slug": SLUG, "domain_name": "birds.example.org"})
+    folder = tmp_path_factory.mktemp(f"server-{manager}")
+    name = f"test-server-{manager}-{folder.parent.name}"
+    server = boot(name, project, folder, manager)
+    try:
+        certificate_for(server)
+        support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
+        support.git_commit_all(project, "Begin")
+        began = time.monotonic()
+        server.setup()
+        first = time.monotonic()
+        server.release()
+        report.add(
+            f"{manager}",
+            f"first setup {first - began:.0f} s, first release {time.monotonic() - first:.0f} s",
+        )
+        yield server
+    finally:
+        remove(name)
+
+
+def test_the_first_release_passed_the_smoke_suite_over_https(server: Server) -> None:
+    assert "everything works" in server.output
+    assert f"https://{server.address}" in server.output
+    assert server.get("/healthz", scheme="http").status == 308
+
+
+def test_a_second_setup_changes_nothing(server: Server, report: support.Report) -> None:
+    began = time.monotonic()
+    server.setup()
+    report.add(server.manager, f"second setup {time.monotonic() - began:.0f} s")
+    totals = re.search(r"Grand total +(\d+) +(\S+) +(\S+) +(\d+)", server.output)
+    assert totals, server.output
+    operations, changed, failed, unchanged = totals.groups()
+    assert (changed, failed) == ("-", "-"), server.output
+    assert operations == unchanged
+
+
+def test_every_unit_is_valid_and_shut_in(server: Server, report: support.Report) -> None:
+    units = server.shell(f"ls /etc/systemd/system | grep '^{SLUG}.*[.]'").split()
+    units = [unit for unit in units if not unit.endswith(".wants")]
+    assert server.shell(f"cd /etc/systemd/system && systemd-analyze verify {' '.join(units)}") == ""
+    for unit in units:
+        if unit.endswith(".service"):
+            text = server.shell(f"systemd-analyze security --no-pager {unit} | tail -n 1")
+            exposure = float(text.split(": ")[1].split()[0])
+            report.add(server.manager, f"exposure of {unit}: {exposure}")
+            assert exposure < 2, text
+
+
+def test_idle_memory(server: Server, report: support.Report) -> None:
+    """The bar is for what the application brings: its processes, its Redis and nginx."""
+    processes = server.memory()
+    for process in processes:
+        report.add(server.manager, f"{process.pss:6.1f} MiB  {process.name}")
+    own = sum(process.pss for process in processes if process.name != "supervisord")
+    report.add(server.manager, f"{own:6.1f} MiB  in all, supervisord apart")
+    assert own <= 160, processes
+
+
+def test_the_configured_command_line_tools_answer(server: Server) -> None:
+    assert "ready" in server.deploy("status")
+    assert "worker@" in server.deploy("run", "--", "flask", "celery", "inspect", "ping")
+    assert "ready." in server.deploy("logs", "--lines", "500")
+
+
+def test_a_killed_process_comes_back(server: Server, report: support.Report) -> None:
+    slowest = 0.0
+    for name, pid in server.own_processes():
+        if not server.has_process(pid):
+            continue  # it ended with one that was killed before
+        server.shell(f"kill -KILL {pid}")
+        began = time.monotonic()
+        wait_until(lambda: server.works(), f"{name} was killed: the application works again")
+        slowest = max(slowest, time.monotonic() - began)
+    report.add(server.manager, f"kill -9 of each process: works again within {slowest:.1f} s")
+
+
+def test_a_release_under_load_loses_nothing(server: Server, report: support.Report) -> None:
+    server.set_environment("RATELIMIT_ENQUEUE", "100000 per minute")
+    server.commit("docs/note.md", "A change.\n")
+    before = server.current_release()
+    began = time.monotonic()
+    with Load(server, requests_per_second=50, tasks_per_second=2) as load:
+        wait_until(lambda: load.answered > 50, "requests are answered")
+        server.release()
+        took = time.monotonic() - began
+        seen = load.answered
+        wait_until(lambda: load.answered > seen + 50, "requests are answered after the release")
+    report.add(
+        server.manager,
+        f"release under load {took:.0f} s: {load.answered} requests, {len(load.failures)} failed, "
+        f"slowest {load.slowest:.1f} s; {len(load.tasks)} tasks",
+    )
+    assert server.current_release() != before
+    assert load.failures == []
+    wait_until(lambda: not load.tasks_to_do(), "all tasks are done", seconds=90)
+
+
+BROKEN = {
+    "raises at import": ("{slug}/health.py", "\nraise RuntimeError('broken on purpose')\n"),
+    "fails its health check": (
+        "{slug}/health.py",
+        "\n\n@bp.before_app_request\ndef refuse() -> tuple[str, int]:\n    return 'no', 500\n",
+    ),
+    "lacks a setting": (
+        "{slug}/config.py",
+        "\n\nif not os.environ.get('NEW_SETTING'):\n"
+        "    raise ConfigError('NEW_SETTING is not set.')\n",
+    ),
+    "does not serve": (
+        "gunicorn.conf.py",
+        "\n\ndef when_ready(server):\n    raise RuntimeError('broken on purpose')\n",
+    ),
+    "fails the smoke suite": (
+        "{slug}/health.py",
+        "\n\n@bp.after_app_request\ndef unset(response: Response) -> Response:\n"
+        "    response.headers['X-Frame-Options'] = 'ALLOWALL'\n    return response\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_release_goes_back_by_itself(
+    server: Server, fault: str, report: support.Report
+) -> None:
+    path, text = BROKEN[fault]
+    path = path.format(slug=SLUG)
+    before = server.current_release()
+    good = (server.project / path).read_text()
+    server.commit(path, good + text)
+    try:
+        with Load(server, requests_per_second=10, tasks_per_second=0) as load:
+            wait_until(lambda: load.answered > 10, "requests are answered")
+            server.release(expect_failure=True)
+    finally:
+        server.commit(path, good)
+    report.add(
+        server.manager,
+        f"release that {fault}: {load.answered} requests, {len(load.failures)} failed meanwhile",
+    )
+    assert server.current_release() == before
+    assert load.failures == []
+    assert server.works()
+
+
+def test_rollback(server: Server) -> None:
+    before = server.current_release()
+    server.commit("docs/note.md", "Another change.\n")
+    server.release()
+    after = server.current_release()
+    assert after != before
+    server.deploy("rollback")
+    assert server.current_release() == before
+    assert server.works()
+    assert after not in server.shell(f"ls /opt/{SLUG}/releases")
+
+
+def test_uncommitted_files_are_refused(server: Server) -> None:
+    note = server.project / "docs" / "note.md"
+    note.write_text("Not committed.\n")
+    try:
+        assert "docs/note.md" in server.release(expect_failure=True)
+    finally:
+        support.git("checkout", "--quiet", "docs/note.md", cwd=server.project)
+
+
+def test_a_dry_run_does_nothing(server: Server) -> None:
+    before = server.shell(f"ls /opt/{SLUG}/releases")
+    server.deploy("release", "--dry-run")
+    server.deploy("rollback", "--dry-run")
+    assert server.shell(f"ls /opt/{SLUG}/releases") == before
+
+
+def test_a_worker_that_takes_no_tasks_is_replaced(server: Server, report: support.Report) -> None:
+    main = server.main_pid("worker")
+    server.shell(f"kill -STOP {main}")
+    began = time.monotonic()
+    # systemd and supervisord give it a minute; supervisord then waits until it may kill.
+    wait_until(
+        lambda: server.main_pid("worker") not in ("", "0", main), "the worker restarts", seconds=150
+    )
+    report.add(server.manager, f"frozen worker: replaced after {time.monotonic() - began:.0f} s")
+    wait_until(lambda: server.works(), "tasks are done again")
+
+
+def test_a_backup_can_be_restored(server: Server) -> None:
+    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
+    server.shell(f"{redis} set kept yes")
+    server.shell(f"systemctl start {SLUG}-backup")
+    server.shell(f"{redis} set kept no")
+    server.shell(
+        f"/opt/{SLUG}/current/deploy/redis/restore /var/lib/{SLUG}/backups/$(date +%F).rdb"
+    )
+    assert server.shell(f"{redis} get kept").strip() == "yes"
+    wait_until(lambda: server.works(), "the application works after the restore")
+
+
+def test_a_reboot_needs_no_hand(server: Server, report: support.Report) -> None:
+    began = time.monotonic()
+    subprocess.run(["docker", "restart", server.name], check=True, capture_output=True)
+    wait_until(lambda: server.works(), "the application works after a reboot")
+    report.add(server.manager, f"reboot: works again within {time.monotonic() - began:.0f} s")
+    assert "everything works" in server.smoke()
+
+
+def test_a_power_cut_loses_no_task(server: Server, report: support.Report) -> None:
+    # Past nginx, which would slow a single client down.
+    post = (
+        f"curl -sf --unix-socket /run/{SLUG}/web.sock http://localhost/api/v1/start-task "
+        "-H 'Content-Type: application/json' -d '{\"duration\": 0.05}'; echo"
+    )
+    answers = server.shell(f"for _ in $(seq 200); do {post}; done").splitlines()
+    tasks = [json.loads(answer)["task_id"] for answer in answers]
+    assert len(tasks) == 200
+    subprocess.run(["docker", "kill", server.name], check=True, capture_output=True)
+    subprocess.run(["docker", "start", server.name], check=True, capture_output=True)
+    wait_until(lambda: server.works(), "the application works after a power cut")
+    # What ran at the moment of the cut comes back when the visibility timeout is over: 15 minutes.
+    # Make its delivery that old instead of waiting.
+    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
+    index = server.shell(f"{redis} --scan --pattern '*unacked_index'").strip()
+    running = [line for line in server.shell(f"{redis} zrange '{index}' 0 -1").split() if line]
+    for tag in running:
+        server.shell(f"{redis} zadd '{index}' xx 1 '{tag}'")
+    done: set[str] = set()
+
+    def all_done() -> bool:
+        done.update(task for task in tasks if task not in done and server.task_is_done(task))
+        return len(done) == len(tasks)
+
+    wait_until(all_done, "all 200 tasks are done", seconds=120)
+    report.add(server.manager, f"power cut with 200 tasks: all done, {len(running)} ran twice")
+
+
+def test_a_second_application_stands_beside(
+    server: Server, render: Callable[[support.Answers], Path], tmp_path: Path
+) -> None:
+    project = render({"project_slug": "my_app", "domain_name": "second.example.org"})
+    support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
+    second = server.beside(project, "second.example.org", tmp_path)
+    support.git_commit_all(project, "Begin")
+    second.setup()
+    second.release("--no-smoke")
+    assert second.works()
+    assert server.works()
+    assert server.redis_port() != second.redis_port()
+    assert "everything works" in server.smoke()
+    second.deploy("setup", *second.setup_options)
+    assert "no change" in second.output.lower()
