@@ -145,7 +145,7 @@ def test_a_good_answer_is_accepted(question: str, answer: str) -> None:
     pre_gen_project.check({**GOOD_ANSWERS, question: answer})
 
 
-@pytest.mark.parametrize(("question", "example"), {(q, e) for q, _, e in REFUSED})
+@pytest.mark.parametrize(("question", "example"), sorted({(q, e) for q, _, e in REFUSED}))
 def test_the_example_in_a_refusal_is_itself_accepted(question: str, example: str) -> None:
     pre_gen_project.check({**GOOD_ANSWERS, question: example})
 
