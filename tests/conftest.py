@@ -18,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[REPORT] = support.Report()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together, in one of the processes that test side by side, what shares its set-up.
 
