@@ -20,6 +20,8 @@ from redis.exceptions import RedisError
 from . import functions, keys
 from .arguments import prepare
 from .connection import REQUEST_TIMEOUT, connect_redis
+from .dead_letters import DeadLetter
+from .dead_letters import read as read_dead_letters
 from .errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -30,7 +32,6 @@ from .errors import (
 from .failures import Failure, put_back, read_failures, take
 from .futures import Future, FuturePool
 from .heartbeat import Heartbeat, HeartbeatStep, read_heartbeats
-from .kombu_guard import guard_lost_connections
 from .lifecycle import connect_signals
 from .listener import ResultListener
 from .remote import Inspector, RemoteControl
@@ -73,7 +74,6 @@ class FlaskCelery(Celery):
         if not issubclass(task_cls, FlaskTask):
             task_cls = type(str(task_cls.__name__), (FlaskTask, task_cls), {"abstract": True})
         super().__init__(app.import_name if app else None, task_cls=task_cls, **kwargs)
-        guard_lost_connections()
         connect_signals()
         self._flask_app: Flask | None = None
         self._options = Options()
@@ -408,6 +408,10 @@ class FlaskCelery(Celery):
             put_back(self, text)
             raise
         return Future(self, result.id, failure.name)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The tasks that were given up, latest first. Raises ``redis.exceptions.RedisError``."""
+        return read_dead_letters(self)
 
     @property
     def inspect(self) -> Inspector:

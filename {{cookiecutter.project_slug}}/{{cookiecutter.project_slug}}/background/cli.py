@@ -13,6 +13,7 @@ from flask.cli import ScriptInfo
 
 from .app import FlaskCelery, find_celery
 from .cluster import Cluster, Job, run_celery
+from .dead_letter_commands import dead
 from .errors import ConfigurationError
 from .forking_cluster import ForkingCluster
 from .spawning_cluster import SpawningCluster
@@ -55,6 +56,9 @@ def celery_group() -> None:
     'cluster' is what runs in production: every worker of CELERY_WORKERS and the scheduler. All
     other commands are Celery's own; 'flask celery COMMAND --help' shows their options.
     """
+
+
+celery_group.add_command(dead)
 
 
 @celery_group.command()

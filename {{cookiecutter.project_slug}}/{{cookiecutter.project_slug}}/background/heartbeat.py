@@ -119,6 +119,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
             if not self._complained:
                 logger.warning("The heartbeat could not be written: %s", error)
             self._complained = True
+        consumer.renew_leases()
 
     def _forget_old(self, app: FlaskCelery) -> None:
         try:

@@ -8,6 +8,8 @@ SCHEDULER_LEASE = PREFIX + "scheduler:lease"
 SCHEDULER_RUNS = PREFIX + "scheduler:runs"
 LOCAL_CLUSTER = PREFIX + "local-cluster"
 FAILURES = PREFIX + "failures"
+DEAD = PREFIX + "dead"
+DEAD_ORDER = PREFIX + "dead:order"
 
 #: Seconds for which an issued task that never ran, or a cancelled one, is remembered.
 ISSUED_TTL = 24 * 3600
@@ -23,3 +25,8 @@ CANCELLED_META = {
 def cancelled(task_id: str) -> str:
     """Name the mark that a task was cancelled."""
     return f"{PREFIX}cancelled:{task_id}"
+
+
+def deliveries(task_id: str) -> str:
+    """Name the count of a task's deliveries after the first one."""
+    return f"{PREFIX}deliveries:{task_id}"

@@ -13,14 +13,18 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from celery import signals, states
+from celery.worker import state
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from .cluster import freeze_memory
+from .dead_letters import count_delivery, give_up
 
 if TYPE_CHECKING:
     from celery.apps.worker import Worker
+
+    from .app import FlaskCelery
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,39 @@ _END_CHILD = "SIGQUIT"
 
 class BackgroundRequest(Request):
     """A task in the worker, whose child is ended by SIGQUIT: SIGTERM is ignored while it works."""
+
+    _app: FlaskCelery
+    _context: Any
+    _deliveries = 1
+
+    def revoked(self) -> bool:
+        """Whether the task is not to run; asked just before it would."""
+        return bool(super().revoked() or self._is_elsewhere() or self._is_given_up())
+
+    def _is_elsewhere(self) -> bool:
+        """Whether another worker has the task now, because this one stood still for too long."""
+        qos = getattr(self.message.channel, "_qos", None)
+        if self.message.delivery_tag not in getattr(qos, "lost", ()):
+            return False
+        self._let_go()
+        return True
+
+    def _is_given_up(self) -> bool:
+        """Whether the task ended its worker too often, which makes it a dead letter."""
+        limit = self._app.options.max_deliveries
+        if not self.delivery_info.get("redelivered") or self._deliveries > 1:
+            return False
+        self._deliveries = count_delivery(self._app, self.id)
+        if self._deliveries <= limit:
+            return False
+        reason = f"It was begun {limit} times and its worker was lost each time."
+        give_up(self._app, self.message, reason, request=self._context)
+        self._let_go()
+        return True
+
+    def _let_go(self) -> None:
+        state.task_ready(self)
+        self.acknowledge()
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End the running task for good."""

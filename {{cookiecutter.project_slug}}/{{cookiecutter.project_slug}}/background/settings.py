@@ -15,6 +15,7 @@ from kombu import Queue
 
 from .connection import with_tls_rule
 from .errors import ConfigurationError
+from .heartbeat import INTERVAL
 from .workers import WorkerSpec, parse_workers
 
 #: A request may not hang on Redis: two more tries, at most half a second in all.
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "worker_prefetch_multiplier": 1,
+    "worker_consumer": f"{__package__}.consumer:BackgroundConsumer",
     "worker_cancel_long_running_tasks_on_connection_loss": True,
     # Limits, in seconds; the soft one raises SoftTimeLimitExceeded in the task.
     "task_time_limit": 300,
@@ -64,9 +66,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 _TRANSPORT_DEFAULTS: dict[str, Any] = {
-    "visibility_timeout": 900,
+    # For how long a worker holds a task without a word to Redis; it renews this every 5 seconds.
+    "visibility_timeout": 40,
+    # How often each worker looks for tasks of workers that are gone.
     "unacked_restore_interval": 10,
-    "unacked_restore_throttle": 1,
     "socket_timeout": 5,
     "socket_connect_timeout": 2,
     "socket_keepalive": True,
@@ -80,6 +83,9 @@ _OLD_NAMES = {
     "CELERY_VISIBILITY_TIMEOUT": "visibility_timeout",
 }
 
+#: Seconds. Some heartbeats may fail before a task counts as lost.
+_SHORTEST_LEASE = 4 * INTERVAL
+
 _JSON_ONLY = ("accept_content", "result_accept_content", "task_serializer", "result_serializer")
 
 
@@ -90,6 +96,7 @@ class Options:
     workers: tuple[WorkerSpec, ...] = ()
     submit_packages: tuple[str, ...] = ()
     max_argument_bytes: int = 256 * 1024
+    max_deliveries: int = 5
     sanitize_arguments: bool = True
     start_local_workers: bool = False
     start_timeout: float = 10.0
@@ -107,6 +114,7 @@ _OPTION_KEYS = {
     "CELERY_WORKERS": "workers",
     "CELERY_SUBMIT_PACKAGES": "submit_packages",
     "CELERY_MAX_ARGUMENT_BYTES": "max_argument_bytes",
+    "CELERY_MAX_DELIVERIES": "max_deliveries",
     "CELERY_SANITIZE_ARGUMENTS": "sanitize_arguments",
     "CELERY_START_LOCAL_WORKERS": "start_local_workers",
     "CELERY_START_TIMEOUT": "start_timeout",
@@ -176,6 +184,8 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
     settings["override_backends"] = dict.fromkeys(
         ("redis", "rediss", "socket"), f"{__package__}.results:ResultBackend"
     )
+    if settings["broker_url"].partition("://")[0] in ("redis", "rediss"):
+        settings.setdefault("broker_transport", f"{__package__}.transport:Transport")
     _set_transport_options(settings)
     queues = options.queues | {settings["task_default_queue"]}
     settings.setdefault("task_queues", [Queue(name, routing_key=name) for name in sorted(queues)])
@@ -213,10 +223,14 @@ def _check(settings: Mapping[str, Any], options: Options) -> None:
                 f"CELERY_{name.upper()} is {settings[name]!r}: tasks and results are JSON only, "
                 "because pickle lets whoever can write to Redis run code. Remove the setting."
             )
-    needed = settings["task_time_limit"] + int(options.soft_shutdown_timeout) + 60
-    if settings["visibility_timeout"] < needed:
+    if settings["visibility_timeout"] < _SHORTEST_LEASE:
         raise ConfigurationError(
-            f"The visibility timeout is {settings['visibility_timeout']} s, but a task may run "
-            f"{settings['task_time_limit']} s: it would be delivered a second time while it runs. "
-            f"Set CELERY_VISIBILITY_TIMEOUT to {needed} or more, or lower CELERY_TASK_TIME_LIMIT."
+            f"The visibility timeout is {settings['visibility_timeout']} s, but a worker says only "
+            f"every {INTERVAL} s that it still holds its tasks: others would get them while they "
+            f"run. Set CELERY_VISIBILITY_TIMEOUT to {_SHORTEST_LEASE} or more."
+        )
+    if options.max_deliveries < 1:
+        raise ConfigurationError(
+            f"CELERY_MAX_DELIVERIES is {options.max_deliveries!r}: a task is delivered once at "
+            "least. Give a number of 1 or more."
         )
