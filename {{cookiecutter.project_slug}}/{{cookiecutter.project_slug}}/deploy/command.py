@@ -134,7 +134,7 @@ def run(server: Server, command: tuple[str, ...]) -> None:
         server.run(
             f"systemd-run --quiet --collect --wait --pipe --uid={NAME} --gid={NAME} "
             f"--working-directory={current} --property=EnvironmentFile=/etc/{NAME}/env "
-            f"--setenv=PATH={current}/.venv/bin:/usr/bin:/bin -- {shlex.join(command)}"
+            f"--setenv=PATH={current}/.venv/bin:/usr/bin:/bin /usr/bin/env {shlex.join(command)}"
         )
     )
 
