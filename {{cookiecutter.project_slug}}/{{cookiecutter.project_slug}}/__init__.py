@@ -8,9 +8,38 @@ from typing import Any
 from flask import Flask
 
 {% if cookiecutter.include_examples == "yes" %}
-from . import activity, api, config, demo, health, logs, main, manifest, metrics, problems, security
+from . import (
+    activity,
+    api,
+    config,
+    demo,
+    health,
+    logs,
+    main,
+    manifest,
+    metrics,
+    operators,
+    problems,
+    security,
+    static_files,
+)
 {% else %}
-from . import activity, api, config, health, logs, main, metrics, problems, security
+from . import (
+    activity,
+    api,
+    config,
+    health,
+    logs,
+    main,
+    metrics,
+    operators,
+    problems,
+    security,
+    static_files,
+)
+{% endif %}
+{% if cookiecutter.use_heroku == "yes" %}
+from . import heroku
 {% endif %}
 from .background import ConfigurationError
 from .deploy.command import deploy
@@ -32,6 +61,7 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     logs.configure(app)
     security.init_app(app)
     problems.init_app(app)
+    static_files.init_app(app)
     redis.init_app(app)
     limiter.init_app(app)
     {% if cookiecutter.include_examples == "yes" %}
@@ -42,7 +72,7 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     except ConfigurationError as error:
         raise config.ConfigError(str(error)) from None
     activity.connect_signals()
-    for blueprint in (main.bp, api.bp, health.bp, metrics.bp):
+    for blueprint in (main.bp, operators.bp, api.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     {% if cookiecutter.include_examples == "yes" %}
     for example in (demo.bp, manifest.bp):

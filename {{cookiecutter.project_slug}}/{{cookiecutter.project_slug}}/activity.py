@@ -41,6 +41,12 @@ def recent(count: int = KEPT) -> list[str]:
     return cast("list[str]", redis.client.zrange(redis.key("recent"), 0, count - 1, desc=True))
 
 
+def recent_times() -> dict[str, float]:
+    """Return when each of the latest tasks was sent, by id, newest first. Raises ``RedisError``."""
+    pairs = redis.client.zrange(redis.key("recent"), 0, KEPT - 1, desc=True, withscores=True)
+    return {str(task_id): float(at) for task_id, at in cast("list[tuple[str, float]]", pairs)}
+
+
 def counters() -> dict[str, str]:
     """Return the counters by field, see ``_ended`` for their names. Raises ``RedisError``."""
     return cast("dict[str, str]", redis.client.hgetall(redis.key("counters")))

@@ -23,7 +23,8 @@ from .background import current_task
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_QUIET_PATHS = ("/healthz",)
+# Asked for all the time: by whoever watches, and by every open page.
+_QUIET_PATHS = ("/healthz", "/live")
 
 access_log = logging.getLogger(f"{__package__}.access")
 

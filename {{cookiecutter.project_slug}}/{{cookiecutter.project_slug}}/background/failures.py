@@ -92,7 +92,7 @@ def _with_message(record: dict[str, Any], task: str, request: Any) -> str:
 
 def read_failures(app: FlaskCelery) -> list[Failure]:
     """Read the latest failures, newest first. Raises ``redis.exceptions.RedisError``."""
-    return [_parse(text) for text in app.redis.lrange(keys.FAILURES, 0, -1)]
+    return [_parse(text) for text in _read(app)]
 
 
 def take(app: FlaskCelery, task_id: str) -> tuple[Failure, str] | None:
@@ -100,7 +100,7 @@ def take(app: FlaskCelery, task_id: str) -> tuple[Failure, str] | None:
 
     Of two callers at the same moment one gets it. Raises ``redis.exceptions.RedisError``.
     """
-    for text in app.redis.lrange(keys.FAILURES, 0, -1):
+    for text in _read(app):
         failure = _parse(text)
         if failure.id == task_id and failure.can_run_again:
             return (failure, text) if app.redis.lrem(keys.FAILURES, 1, text) else None
@@ -113,6 +113,10 @@ def put_back(app: FlaskCelery, text: str) -> None:
         app.redis.lpush(keys.FAILURES, text)
     except RedisError as problem:
         logger.warning("A failed task cannot be run again from the list: %s", problem)
+
+
+def _read(app: FlaskCelery) -> list[str]:
+    return [str(text) for text in app.redis.lrange(keys.FAILURES, 0, -1)]
 
 
 def _parse(text: str) -> Failure:

@@ -66,8 +66,8 @@ def read_heartbeats(app: FlaskCelery) -> list[Heartbeat]:
         said = json.loads(text)
         age = max(0.0, now - said.pop("at"))
         if age < _FORGET_AFTER:
-            lists = {key: tuple(said.pop(key, ())) for key in ("queues", "tasks")}
-            beats.append(Heartbeat(name=str(name), age=age, **lists, **said))
+            queues, tasks = tuple(said.pop("queues")), tuple(said.pop("tasks", ()))
+            beats.append(Heartbeat(name=str(name), age=age, queues=queues, tasks=tasks, **said))
     return sorted(beats, key=lambda beat: beat.name)
 
 

@@ -38,13 +38,19 @@ class ResultBackend(RedisBackend):
                 request.started_at = time.time()
             meta["name"] = getattr(request, "shadow", None) or getattr(request, "task", None)
             meta["worker"] = getattr(request, "hostname", None)
+    app: Any
+
+    def _get_pool(self, **params: Any) -> BlockingConnectionPool:
+        # Who finds all connections in use waits for one, where Celery would raise.
+        return BlockingConnectionPool(timeout=_POOL_WAIT, **params)
+
             meta["queue"] = (getattr(request, "delivery_info", None) or {}).get("routing_key")
             meta["started_at"] = getattr(request, "started_at", None)
         return meta
 
-    def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any) -> None:
+    def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
         """Store the failure, and keep the message so that the task can be run again."""
-        super().mark_as_failure(task_id, exc, *args, **kwargs)  # type: ignore[misc]
+        super().mark_as_failure(task_id, exc, *args, **kwargs)
         request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
         if request:
             remember(self.app, request, exc)

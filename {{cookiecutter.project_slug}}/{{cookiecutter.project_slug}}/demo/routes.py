@@ -8,7 +8,8 @@ from werkzeug.exceptions import BadRequest
 
 from ..api.body import flag, json_object, number
 from ..api.routes import accepted
-from ..extensions import limit_enqueue
+from ..extensions import celery, limit_enqueue
+from ..main.live import live
 from .tasks import long_task
 
 bp = Blueprint("demo", __name__)
@@ -26,6 +27,13 @@ def start_task() -> ResponseReturnValue:
     return accepted(long_task.delay(duration, flag(body, "fail")).id)
 
 
+@bp.app_template_global()
+def demo_queues() -> list[str]:
+    """Name the queues that the form offers, the default one first."""
+    default = str(celery.conf.task_default_queue)
+    return sorted({default, *celery.options.queues}, key=lambda name: (name != default, name))
+
+
 @bp.post("/tasks")
 @limit_enqueue
 def start_task_by_form() -> ResponseReturnValue:
@@ -35,6 +43,10 @@ def start_task_by_form() -> ResponseReturnValue:
         duration = number({"duration": float(text)}, "duration", low=0, high=LONGEST)
     except ValueError:
         raise BadRequest(f"The duration {text[:20]!r} is not a number of seconds.") from None
-    task = long_task.delay(duration, "fail" in request.form)
+    queue = request.form.get("queue") or demo_queues()[0]
+    if queue not in demo_queues():
+        raise BadRequest(f"No worker serves the queue {queue[:50]!r}.")
+    task = long_task.apply_async((duration, "fail" in request.form), queue=queue)
+    live().forget()
     # 303: the browser goes on with GET, so that a reload does not start another task.
     return redirect(url_for("main.task", task_id=task.id), 303)

@@ -26,6 +26,24 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def span(seconds: float | None) -> str:
+    """Say exactly how long something took: "0.4 s", "12 s", "1 min 5 s", "2 h 3 min"."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def clock(time: datetime) -> str:
+    """Write a time so that it stays true: "20 Nov 14:03:05 UTC"."""
+    return time.astimezone(UTC).strftime("%d %b %H:%M:%S UTC")
+
+
 def moment(text: str | datetime | None) -> datetime | None:
     """Read a time that is stored as ISO 8601 text."""
     return datetime.fromisoformat(text) if isinstance(text, str) else text

@@ -1,0 +1,115 @@
+"""The part of the page that changes: made at most once a second, however many pages are open.
+
+Every open page asks for it again and again, so an answer has to cost almost nothing: the HTML is
+shared, an unchanged one is answered with 304, and the server says when to come back. The more
+pages are open, the later: together they ask about ``MOST_POLLS`` times a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass, field
+
+from flask import Response, current_app, render_template, request
+from redis.exceptions import RedisError
+
+from ..background import BrokerUnavailable
+from ..operators import is_operator, may_see_details
+from . import snapshot
+from .snapshot import Snapshot
+
+#: Seconds for which one reading of Redis serves all.
+FRESH = 1.0
+#: Seconds for which it serves still, while another thread reads anew.
+STALE = 10.0
+
+#: Polls that one process answers each second, about; and the bounds of the pause (seconds).
+MOST_POLLS = 20
+SHORTEST, LONGEST = 1.0, 30.0
+#: Seconds over which the open pages are counted.
+_WINDOW = 5.0
+
+
+@dataclass
+class Pace:
+    """Counts the polls, and says when the page that asks should come back."""
+
+    pause: float = SHORTEST
+    _polls: int = 0
+    _since: float = field(default_factory=time.monotonic)
+
+    def next(self) -> float:
+        """Count a poll; return the seconds until the same page should ask again."""
+        self._polls += 1
+        elapsed = time.monotonic() - self._since
+        if elapsed >= _WINDOW:
+            pages = self._polls / elapsed * self.pause
+            self.pause = min(max(pages / MOST_POLLS, SHORTEST), LONGEST)
+            self._polls, self._since = 0, time.monotonic()
+        return self.pause
+
+
+class Live:
+    """The latest snapshot of one application in this process, and the HTML made of it."""
+
+    def __init__(self) -> None:
+        self.pace = Pace()
+        self._lock = threading.Lock()
+        self._snapshot = Snapshot(reachable=False)
+        self._taken_at = float("-inf")
+        self._pages: dict[tuple[bool, bool], tuple[bytes, str]] = {}
+
+    def snapshot(self) -> Snapshot:
+        """Return the latest snapshot, at most a second old unless Redis is slow."""
+        age = time.monotonic() - self._taken_at
+        # While one thread waits for Redis, the others answer with what there is.
+        if age >= FRESH and self._lock.acquire(blocking=age >= STALE):
+            try:
+                if time.monotonic() - self._taken_at >= FRESH:
+                    self._snapshot = self._take()
+                    self._pages = {}
+                    self._taken_at = time.monotonic()
+            finally:
+                self._lock.release()
+        return self._snapshot
+
+    def page(self) -> tuple[bytes, str]:
+        """Return the HTML for whoever asks, and its ETag."""
+        state = self.snapshot()
+        pages = self._pages
+        who = (may_see_details(), is_operator())
+        if who not in pages:
+            html = render_template("main/live.html", state=state, words=False).encode()
+            pages[who] = (html, hashlib.sha256(html).hexdigest()[:20])
+        return pages[who]
+
+    def forget(self) -> None:
+        """Read Redis at the next question: something has just been changed by this process."""
+        self._taken_at = float("-inf")
+
+    def _take(self) -> Snapshot:
+        try:
+            return snapshot.take()
+        except (RedisError, BrokerUnavailable) as error:
+            current_app.logger.warning("The page is shown without Redis: %s", error)
+            return Snapshot(reachable=False)
+
+
+def live() -> Live:
+    """Return the one of the current application."""
+    found: Live = current_app.extensions.setdefault("live", Live())
+    return found
+
+
+def answer(html: bytes, etag: str) -> Response:
+    """Answer with a part of a page, or 304 if the browser has it; and when to ask again."""
+    if request.if_none_match.contains_weak(etag):
+        response = Response(status=304)
+    else:
+        response = Response(html, mimetype="text/html")
+    response.set_etag(etag)
+    response.headers["Poll-After"] = f"{live().pace.next():.1f}"
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
