@@ -13,13 +13,17 @@ LOGS = {
         "docker compose logs web",
         "journalctl -u '*-web'",
         "supervisorctl tail web",
+        {% if cookiecutter.use_heroku == "yes" %}
         "heroku logs --process-type web",
+        {% endif %}
     ),
     "worker": (
         "docker compose logs worker",
         "journalctl -u '*-worker'",
         "supervisorctl tail worker",
+        {% if cookiecutter.use_heroku == "yes" %}
         "heroku logs --process-type worker",
+        {% endif %}
     ),
     "nginx": (
         "docker compose logs nginx",

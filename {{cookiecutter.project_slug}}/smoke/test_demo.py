@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.log("worker"), pytest.mark.usefixtures("demo")]
 
 def test_a_task_runs_to_its_result(client: Client) -> None:
     """A task is accepted, tells its progress, and ends with its result."""
-    task = tasks.start(client, 3)
+    task = tasks.start(client, 2)
     ended, before = tasks.wait_for_state(client, task, "SUCCESS")
     assert ended["result"], f"The task has no result: {ended}"
     assert ended["error"] is None, f"The task succeeded with an error: {ended}"

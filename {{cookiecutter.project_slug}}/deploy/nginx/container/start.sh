@@ -19,7 +19,7 @@ write_site() {
 }
 
 watch_certificate() {
-  while sleep "${CERTIFICATE_CHECK_SECONDS:-60}"; do
+  while sleep 10; do
     now=$(state)
     if [ "$now" = "$known" ]; then continue; fi
     write_site https
