@@ -36,7 +36,16 @@ LEFT_OUT = {
         "supervisor": ["deploy/systemd", "docs/systemd*.md"],
     },
     "use_heroku": {
-        "no": ["Procfile", "app.json", "docs/heroku*.md"],
+        "no": [
+            ".github/workflows/heroku.yml",
+            "PACKAGE/heroku.py",
+            "PACKAGE/move.py",
+            "Procfile",
+            "app.json",
+            "docs/heroku*.md",
+            "tests/integration/test_move.py",
+            "tests/test_heroku.py",
+        ],
     },
 }
 

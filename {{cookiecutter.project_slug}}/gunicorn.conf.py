@@ -12,6 +12,11 @@ import time
 # Unix sockets or addresses from the environment; systemd's socket wins over them.
 bind = os.environ.get("BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}").split(",")
 worker_class = "gthread"
+{% if cookiecutter.use_heroku == "yes" %}
+if os.environ.get("WEB_CONCURRENCY_SET_BY") == "heroku/python":
+    # The buildpack guessed a number from the dyno's memory; Redis has connections for one process.
+    del os.environ["WEB_CONCURRENCY"]
+{% endif %}
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 threads = int(os.environ.get("WEB_THREADS", "4"))
 
@@ -22,8 +27,8 @@ preload_app = True
 timeout = 30
 # A stop lets requests finish; the platforms allow 30 s in all.
 graceful_timeout = 20
-# Above the idle time of nginx' connections to us, so that nginx closes them first.
-keepalive = 75
+# Above the idle time of the proxies' connections to us (60 to 90 s), so that they close them first.
+keepalive = 100
 
 # Each worker is replaced after so many requests, in case that something leaks.
 max_requests = 5000

@@ -132,7 +132,7 @@ def matches(path: str, pattern: str) -> bool:
 def test_no_file_mentions_what_the_answers_left_out(matrix: list[Project]) -> None:
     marks = {
         ("include_examples", "no"): r"(?<!aof\.)manifest|\bdemos?\b|demo_|_demo|start-task|slack",
-        ("use_heroku", "no"): r"procfile|docs/heroku",
+        ("use_heroku", "no"): r"heroku|procfile|dyno",
         ("process_manager", "systemd"): r"deploy/supervisor|supervisord",
         ("process_manager", "supervisor"): r"deploy/systemd",
     }

@@ -42,9 +42,13 @@ from . import (
 from . import heroku
 {% endif %}
 from .background import ConfigurationError
+from .check import check
 from .deploy.command import deploy
 from .dev.command import dev
 from .extensions import celery, limiter, redis
+{% if cookiecutter.use_heroku == "yes" %}
+from .heroku import init_app as init_heroku
+{% endif %}
 from .smoke import smoke
 
 
@@ -62,6 +66,9 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     security.init_app(app)
     problems.init_app(app)
     static_files.init_app(app)
+    {% if cookiecutter.use_heroku == "yes" %}
+    init_heroku(app)
+    {% endif %}
     redis.init_app(app)
     limiter.init_app(app)
     {% if cookiecutter.include_examples == "yes" %}
@@ -78,6 +85,6 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     for example in (demo.bp, manifest.bp):
         app.register_blueprint(example)
     {% endif %}
-    for command in (deploy, dev, smoke):
+    for command in (check, deploy, dev, smoke):
         app.cli.add_command(command)
     return app

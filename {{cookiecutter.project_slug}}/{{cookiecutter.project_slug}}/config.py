@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 
 import click
 from limits import parse_many
+{% if cookiecutter.use_heroku == "yes" %}
+
+from . import heroku
+{% endif %}
 
 #: Shortest secret that Production accepts, in characters.
 SECRET_LENGTH = 32
@@ -71,9 +75,16 @@ class Config:
         self.REDIS_URL = self._redis_url()
         self.REDIS_TLS_VERIFY = self._choice("REDIS_TLS_VERIFY", "required", "none") != "none"
         self.REDIS_TLS_CA = self._text("REDIS_TLS_CA") or None
+        # For each pool of connections in each process; a process has four pools at most.
+        self.REDIS_MAX_CONNECTIONS = self._integer("REDIS_MAX_CONNECTIONS", 10, low=1)
 
         self.LOG_LEVEL = self._choice("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR")
+        {% if cookiecutter.use_heroku == "yes" %}
+        self.LOG_FORMAT = self._choice("LOG_FORMAT", "text", "json", "logfmt")
+        self.HTTPS_ONLY = "DYNO" in environ
+        {% else %}
         self.LOG_FORMAT = self._choice("LOG_FORMAT", "text", "json")
+        {% endif %}
         self.TRUSTED_PROXIES = self._integer("TRUSTED_PROXIES", 0, low=0, high=10)
         self.RATELIMIT_ENQUEUE = self._rate("RATELIMIT_ENQUEUE", "60 per minute")
 
@@ -238,6 +249,9 @@ def load(
             f"FLASK_CONFIG is {name!r}. Set it to one of: {', '.join(CHOICES)}; "
             "if it is not set, production is meant."
         )
+    {% if cookiecutter.use_heroku == "yes" %}
+    environ = heroku.with_defaults(environ)
+    {% endif %}
     chosen = CHOICES[name](environ, instance_path)
     settings = {key: getattr(chosen, key) for key in dir(chosen) if key.isupper()}
     settings |= {"CONFIG_NAME": name, **(overrides or {})}

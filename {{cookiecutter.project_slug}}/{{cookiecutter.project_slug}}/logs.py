@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 from uuid import uuid4
 
@@ -19,6 +20,9 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from .background import current_task
+{% if cookiecutter.use_heroku == "yes" %}
+from .heroku import LogfmtFormatter
+{% endif %}
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -33,18 +37,18 @@ def configure(app: Flask) -> None:
     """Send all log lines of this process to standard output, and note each request."""
     handler = _StdoutHandler()
     handler.addFilter(add_context)
-    as_json = app.config["LOG_FORMAT"] == "json"
-    handler.setFormatter(json_formatter() if as_json else TextFormatter())
+    handler.setFormatter(FORMATTERS[app.config["LOG_FORMAT"]]())
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _StdoutHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(app.config["LOG_LEVEL"])
-    for name in ("gunicorn.error", "gunicorn.access"):
-        # They bring handlers of their own; one form of lines is enough.
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
+    # It brings handlers of its own; one form of lines is enough.
+    gunicorn = logging.getLogger("gunicorn.error")
+    gunicorn.handlers.clear()
+    gunicorn.propagate = True
+    # Some platforms have gunicorn write a line for each request; ours says more.
+    logging.getLogger("gunicorn.access").disabled = True
     werkzeug = logging.getLogger("werkzeug")
     werkzeug.removeFilter(_is_no_access_line)
     werkzeug.addFilter(_is_no_access_line)
@@ -94,6 +98,16 @@ def json_formatter() -> logging.Formatter:
         timestamp="time",
         json_ensure_ascii=False,
     )
+
+
+#: By LOG_FORMAT.
+FORMATTERS: dict[str, Callable[[], logging.Formatter]] = {
+    "text": TextFormatter,
+    "json": json_formatter,
+    {% if cookiecutter.use_heroku == "yes" %}
+    "logfmt": LogfmtFormatter,
+    {% endif %}
+}
 
 
 def add_context(record: logging.LogRecord) -> bool:

@@ -34,7 +34,12 @@ class RateLimiter(Limiter):
             app.config.setdefault("RATELIMIT_STORAGE_URI", "memory://")
         else:
             url = tls_url(app.config["REDIS_URL"], app.config)
-            client = connect_redis(url, timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0))
+            client = connect_redis(
+                url,
+                timeout=_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+                max_connections=app.config["REDIS_MAX_CONNECTIONS"],
+            )
             app.config.setdefault("RATELIMIT_STORAGE_URI", "redis://")
             app.config.setdefault(
                 "RATELIMIT_STORAGE_OPTIONS",

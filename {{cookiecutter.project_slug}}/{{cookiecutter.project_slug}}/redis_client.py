@@ -1,26 +1,34 @@
-"""The application's own connection to Redis, apart from Celery's."""
+"""The application's client of Redis, and the names of its keys."""
 
 from __future__ import annotations
 
 from flask import Flask, current_app
 from redis import Redis
 
-from .background import connect_redis
+from .background import FlaskCelery
+from .background.connection import is_verified
 from .background.settings import tls_url
 
 
 class RedisClient:
-    """Flask extension: one pooled client for each application, and one prefix for its keys."""
+    """Flask extension: the client of the current application, and one prefix for its keys."""
 
     def init_app(self, app: Flask) -> None:
-        """Make the client; it connects when the first command is sent."""
-        app.extensions["redis"] = connect_redis(tls_url(app.config["REDIS_URL"], app.config))
+        """Say how Redis is spoken to, where that deserves a word."""
+        if not is_verified(tls_url(app.config["REDIS_URL"], app.config)):
+            app.logger.warning(
+                "Redis is spoken to over TLS, but its certificate is not checked: nobody can "
+                "listen, but somebody in between could pose as Redis (REDIS_TLS_VERIFY=none)."
+            )
 
     @property
     def client(self) -> Redis:
-        """The client of the current application. Answers are text, not bytes."""
-        client: Redis = current_app.extensions["redis"]
-        return client
+        """The client of the current application. Answers are text, not bytes.
+
+        It is the one of the background layer, for connections may be few.
+        """
+        celery: FlaskCelery = current_app.extensions["celery"]
+        return celery.redis
 
     def key(self, name: str) -> str:
         """Name a key so that applications that share a Redis do not meet."""

@@ -45,8 +45,9 @@ def init_app(app: Flask) -> None:
     proxies = app.config["TRUSTED_PROXIES"]
     if proxies:
         # https://flask.palletsprojects.com/en/stable/deploying/proxy_fix/
+        # The name of the host comes in Host itself; not every proxy replaces X-Forwarded-Host.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=0
         )
     app.before_request(refuse_cross_site)
     app.after_request(set_headers)

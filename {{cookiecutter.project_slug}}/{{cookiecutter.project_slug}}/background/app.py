@@ -131,7 +131,9 @@ class FlaskCelery(Celery):
     def redis(self) -> redis.Redis:
         """A client of this layer's own, which gives up after half a second."""
         if self._redis is None:
-            self._redis = connect_redis(self.redis_url)
+            self._redis = connect_redis(
+                self.redis_url, max_connections=self.conf.redis_max_connections
+            )
         return self._redis
 
     # Tasks and schedules

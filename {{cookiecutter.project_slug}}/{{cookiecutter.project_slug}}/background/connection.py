@@ -30,6 +30,13 @@ def with_tls_rule(url: str, *, verify: bool = True, ca_file: str | None = None) 
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
+def is_verified(url: str) -> bool:
+    """Tell whether the server's certificate is checked, or there is no TLS that has one."""
+    parts = urlsplit(url)
+    reqs = dict(parse_qsl(parts.query)).get("ssl_cert_reqs", "required")
+    return parts.scheme != "rediss" or reqs.lower().removeprefix("cert_") == "required"
+
+
 def without_password(url: str) -> str:
     """Return ``url`` fit for a log line: the password replaced by asterisks."""
     parts = urlsplit(url)
@@ -44,7 +51,8 @@ def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) ->
 
     ``timeout`` (seconds) bounds both the connect and each answer. A connection that died while it
     was idle is replaced once; a server that does not answer is not asked twice, because the
-    caller may be a web request. ``options`` go to ``redis.Redis.from_url``.
+    caller may be a web request. No more than ``max_connections`` are opened: who needs one more
+    waits, ``timeout`` seconds at most. Other ``options`` are those of ``redis.Redis``.
     """
     settings: dict[str, Any] = {
         "decode_responses": True,
@@ -56,5 +64,5 @@ def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) ->
     }
     if not url.startswith("unix:"):
         settings["socket_keepalive"] = True
-    client: redis.Redis = redis.Redis.from_url(url, **(settings | options))
-    return client
+    pool = redis.BlockingConnectionPool.from_url(url, timeout=timeout, **(settings | options))
+    return redis.Redis.from_pool(pool)

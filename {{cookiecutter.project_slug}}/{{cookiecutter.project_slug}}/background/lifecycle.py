@@ -116,7 +116,7 @@ def _prepare_worker(sender: Worker, **_: Any) -> None:
 
 
 def _prepare_child(**_: Any) -> None:
-    """Let a pool child finish its task when SIGTERM is sent to every process, as Heroku does."""
+    """Let a pool child finish its task when SIGTERM is sent to every process."""
     signals.task_prerun.connect(_ignore_sigterm)
     signals.task_postrun.connect(_obey_sigterm)
 

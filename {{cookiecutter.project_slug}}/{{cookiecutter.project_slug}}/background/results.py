@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from celery import states
 from celery.backends.redis import RedisBackend
 from celery.utils.serialization import UnpickleableExceptionWrapper
+from redis import BlockingConnectionPool
 
 from .errors import TaskError
 from .failures import remember
@@ -20,12 +22,25 @@ from .failures import remember
 _NOT_RUNNING = states.READY_STATES | {states.PENDING, states.RECEIVED, states.RETRY}
 
 
+#: Seconds to wait for a free connection.
+_POOL_WAIT = 5
+
+# The application says it once when it starts (redis_client.py); Celery would for each process.
+logging.getLogger("celery.backends.redis").addFilter(
+    lambda record: "ssl_cert_reqs=CERT_NONE" not in str(record.msg)
+)
+
+
 class ResultBackend(RedisBackend):
     """Celery's Redis backend, which also keeps the task's name, and does not subscribe early.
 
     Celery subscribes to the result of every task at the moment it is sent, in case that somebody
     waits. Most web requests never do; a Future subscribes when it is waited for.
     """
+
+    def _get_pool(self, **params: Any) -> BlockingConnectionPool:
+        # Who finds all connections in use waits for one, where Celery would raise.
+        return BlockingConnectionPool(timeout=_POOL_WAIT, **params)  # type: ignore[no-untyped-call]
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing, where Celery would subscribe to the result's channel."""

@@ -46,6 +46,8 @@ DEFAULTS: dict[str, Any] = {
     "broker_connection_max_retries": None,
     "broker_pool_limit": 3,
     "redis_max_connections": 20,
+    # One pool of connections for all threads that store results, not one for each.
+    "result_backend_thread_safe": True,
     "redis_socket_timeout": 5,
     "redis_socket_connect_timeout": 2,
     "redis_socket_keepalive": True,
@@ -167,6 +169,8 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
     settings = dict(DEFAULTS)
     url = config.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
     settings |= {"broker_url": url, "result_backend": url}
+    if limit := config.get("REDIS_MAX_CONNECTIONS"):
+        settings |= {"redis_max_connections": limit, "broker_pool_limit": min(limit, 3)}
     for key, value in config.items():
         if key in _OLD_NAMES:
             settings[_OLD_NAMES[key]] = value
