@@ -38,9 +38,6 @@ from . import (
     static_files,
 )
 {% endif %}
-{% if cookiecutter.use_heroku == "yes" %}
-from . import heroku
-{% endif %}
 from .background import ConfigurationError
 from .check import check
 from .deploy.command import deploy
