@@ -95,10 +95,10 @@ class FlaskCelery(Celery):
         """
         from .cli import celery_group
 
+        options = read_options(app.config, app.import_name.partition(".")[0])
+        settings = celery_settings(app.config, options)
         self.forget_connections()
-        self._flask_app = app
-        self._options = read_options(app.config, app.import_name.partition(".")[0])
-        settings = celery_settings(app.config, self._options)
+        self._flask_app, self._options = app, options
         settings["beat_schedule"] = {**settings.get("beat_schedule", {}), **self._scheduled}
         self.config_from_object(settings, force=True)
         for task in self._tasks.values():
@@ -293,6 +293,7 @@ class FlaskCelery(Celery):
         except (OperationalError, RedisError) as error:
             if announced:
                 self._withdraw(task_id)
+            name = options.get("shadow") or name
             raise BrokerUnavailable(f"Redis did not take the task {name}: {error}") from error
 
     def _announce(self, task_id: str, name: str, options: Mapping[str, Any]) -> bool:
@@ -324,6 +325,10 @@ class FlaskCelery(Celery):
             brief = {
                 "socket_timeout": REQUEST_TIMEOUT,
                 "socket_connect_timeout": REQUEST_TIMEOUT,
+                # Else Kombu connects again and again, for seconds.
+                "max_retries": 1,
+                "interval_start": 0,
+                "interval_step": 0,
             }
             kwargs["transport_options"] = {**brief, **(kwargs.get("transport_options") or {})}
         return super().connection_for_write(url, **kwargs)

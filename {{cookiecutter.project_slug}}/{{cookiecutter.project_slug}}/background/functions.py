@@ -16,6 +16,8 @@ from typing import Any
 from .errors import SubmitError
 
 _OWN_PACKAGE = __package__ or ""
+#: Never for messages: this layer, and the development tools, which run any command given to them.
+_NEVER = (_OWN_PACKAGE, f"{_OWN_PACKAGE.rpartition('.')[0]}.dev")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -63,7 +65,7 @@ def resolve(path: object, packages: tuple[str, ...]) -> FunctionType:
 
 
 def _check_name(module: str, name: str, allowed: tuple[str, ...]) -> FunctionType:
-    if not _inside(module, allowed) or _inside(module, (_OWN_PACKAGE,)):
+    if not _inside(module, allowed) or _inside(module, _NEVER):
         raise SubmitError(
             f"{module}:{name} is outside of the packages whose functions workers run "
             f"({', '.join(allowed)}). Move it there, or list its package in "
