@@ -182,7 +182,7 @@ class Channel(kombu_redis.Channel):
     # Publishing
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        if kwargs or queue in (self._expires or ()):
+        if kwargs.get("_publish_batch") or queue in (self._expires or ()):
             # Rare: batches, and queues for answers. Nobody waits for their call to wake.
             super()._put(queue, message, **kwargs)
             return
