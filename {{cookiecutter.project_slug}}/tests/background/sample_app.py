@@ -18,6 +18,7 @@ import redis
 from celery import Task, shared_task
 from flask import Flask, current_app, g, has_app_context, has_request_context
 
+from {{ cookiecutter.project_slug }} import logs
 from {{ cookiecutter.project_slug }}.background import (
     FlaskCelery,
     connect_redis,
@@ -31,8 +32,10 @@ celery = FlaskCelery()
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     """Make the application; each call is noted in the file that SAMPLE_STARTS names, if any."""
     app = Flask(__name__)
-    app.config.from_mapping(json.loads(os.environ.get("SAMPLE_CONFIG", "{}")))
-    app.config.from_mapping(settings or {})
+    app.config.update(LOG_LEVEL="INFO", LOG_FORMAT="text")
+    app.config.from_mapping(settings or json.loads(os.environ.get("SAMPLE_CONFIG", "{}")))
+    if settings is None:
+        logs.configure(app)  # as in the real application, whose lines name the process
     if path := os.environ.get("SAMPLE_STARTS"):
         note(path, str(os.getpid()))
     if "SQLALCHEMY_DATABASE_URI" in app.config:
@@ -103,6 +106,14 @@ def process_id() -> int:
 def sleep(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
+
+
+def note_twice(path: str, seconds: float) -> str:
+    """Write two lines, with some time between them in which Redis may go."""
+    note(path, "begun")
+    time.sleep(seconds)
+    note(path, "ended")
+    return "written"
 
 
 def die() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from {{ cookiecutter.project_slug }}.background import (
     FlaskCelery,
     Future,
     FuturePool,
+    Heartbeat,
     SubmitError,
     TaskError,
     UnknownQueue,
@@ -27,6 +29,7 @@ from {{ cookiecutter.project_slug }}.background import (
     current_task,
     progress,
 )
+from {{ cookiecutter.project_slug }}.background.functions import resolve
 from {{ cookiecutter.project_slug }}.dev.child import Child
 from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
 
@@ -39,13 +42,20 @@ __all__ = [
     "FlaskCelery",
     "Future",
     "FuturePool",
+    "Heartbeat",
     "SubmitError",
     "TaskError",
     "UnknownQueue",
     "UnknownTask",
     "current_task",
     "progress",
+    "resolve",
 ]
+
+#: The whole names of two packages: this layer, and the one for development.
+BACKGROUND = FlaskCelery.__module__.rpartition(".")[0]
+DEVELOPMENT = Child.__module__.rpartition(".")[0]
+
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
@@ -172,8 +182,8 @@ def children(pid: int) -> list[int]:
 
 def wait_until[T](look: Callable[[], T], what: str) -> T:
     """Look again and again until there is something to see; fail after a while."""
-    pause = threading.Event()
-    for _ in range(round(PATIENCE / 0.05)):
+    pause, end = threading.Event(), time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         if seen := look():
             return seen
         pause.wait(0.05)

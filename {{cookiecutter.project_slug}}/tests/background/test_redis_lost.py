@@ -1,0 +1,106 @@
+"""Redis that is away: a request hears of it within a second, and a worker outlives it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import sample_app
+from sample_app import celery, create_app
+from support import BrokerUnavailable, EmbeddedRedis, FlaskCelery, StartCluster, wait_until
+
+
+@pytest.fixture(params=["refused", "black hole"])
+def no_redis(request: pytest.FixtureRequest) -> Iterator[FlaskCelery]:
+    """The sample application with a port where nobody listens, or nobody ever answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if request.param == "black hole":
+            listening.listen(100)
+        port = listening.getsockname()[1]
+        with create_app({"REDIS_URL": f"redis://127.0.0.1:{port}/0"}).app_context():
+            yield celery
+
+
+def test_whoever_sends_without_redis_hears_of_it(no_redis: FlaskCelery) -> None:
+    with pytest.raises(BrokerUnavailable, match="Redis did not take the task sample_app"):
+        no_redis.submit(sample_app.add, 1)
+    with pytest.raises(BrokerUnavailable):
+        sample_app.double.delay(1)
+    with pytest.raises(BrokerUnavailable):
+        sample_app.forgetful.delay("no result to announce")
+    with pytest.raises(BrokerUnavailable):
+        no_redis.map(sample_app.add, [1], [2])
+
+
+def test_whoever_looks_without_redis_hears_of_it(no_redis: FlaskCelery) -> None:
+    future = no_redis.get("some-id")
+
+    for look in (future.done, future.running, future.cancelled, future.cancel, no_redis.status):
+        with pytest.raises(BrokerUnavailable, match="Redis does not answer"):
+            look()
+    with pytest.raises(BrokerUnavailable):
+        no_redis.inspect.ping()
+    for read in (no_redis.heartbeats, no_redis.queue_lengths, no_redis.schedule_status):
+        with pytest.raises(redis.RedisError):
+            read()
+
+
+def test_waiting_without_redis_ends_with_the_time_out(no_redis: FlaskCelery) -> None:
+    with pytest.raises(TimeoutError):
+        no_redis.get("some-id").result(timeout=0.2)
+
+
+def test_the_same_process_goes_on_when_redis_is_back(tmp_path: Path, start: StartCluster) -> None:
+    """No connection, future or listener of the time before is in the way."""
+    first = EmbeddedRedis(tmp_path / "later")
+    first.start()
+    with create_app({"REDIS_URL": first.url}).app_context():
+        waiting = celery.submit(sample_app.add, 1, 2)
+        ended = threading.Event()
+        waiting.add_done_callback(lambda _: ended.set())
+        first.stop()
+        with pytest.raises(BrokerUnavailable):
+            celery.submit(sample_app.add, 1)
+        first.start()  # the same port, and the data as it was
+        try:
+            assert celery.submit(sample_app.nothing).known
+            start({"REDIS_URL": first.url}, "cluster", "--no-scheduler")
+            assert ended.wait(30)
+            assert waiting.result() == 3
+        finally:
+            first.stop()
+
+
+def test_a_worker_outlives_redis_and_the_task_ends(tmp_path: Path, start: StartCluster) -> None:
+    """With two children and a task at work: there Celery 5.7.0 by itself ends, see below."""
+    server = EmbeddedRedis(tmp_path / "lost")
+    server.start()
+    settings = {
+        "REDIS_URL": server.url,
+        "CELERY_WORKERS": {"main": {"concurrency": 2}},
+        "CELERY_TASK_TIME_LIMIT": 30,
+        "CELERY_TASK_SOFT_TIME_LIMIT": 25,
+    }
+    cluster = start(settings, "cluster", "--no-scheduler", workers=1)
+    try:
+        with create_app(settings).app_context():
+            before = celery.heartbeats()[0].pid
+            ledger = tmp_path / "ledger"
+            future = celery.submit(sample_app.note_twice, str(ledger), 3)
+            wait_until(lambda: ledger.exists(), "the task to begin")
+
+            server.stop()
+            cluster.wait_for("Connection to broker lost")
+            server.start()
+
+            assert celery.get(future.id).result(timeout=55) == "written"
+            assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
+            assert [beat.pid for beat in celery.heartbeats()] == [before]
+            assert "ended with exit code" not in cluster.output
+    finally:
+        server.stop()

@@ -1,0 +1,98 @@
+"""Asking the workers, and telling them what to do."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+import sample_app
+from sample_app import celery, create_app
+from support import EmbeddedRedis, FlaskCelery, StartCluster, wait_until
+
+
+def test_status_names_every_worker(live: FlaskCelery) -> None:
+    status = live.status()
+
+    assert {name.partition("@")[0] for name in status} == {"main", "mail"}
+    assert set(status.values()) == {"OK"}
+
+
+def test_workers_answer_what_inspect_asks(live: FlaskCelery, box: redis.Redis) -> None:
+    running = live.submit(sample_app.hold, "inspected")
+    box.blpop(["started:inspected"], timeout=20)
+    waiting = live.submit(sample_app.nothing, countdown=200)
+    main = next(name for name in live.status() if name.startswith("main@"))
+
+    def ids(command: str) -> list[str]:
+        found = getattr(live.inspect, command)(destination=[main])[main]
+        return [task.get("id") or task["request"]["id"] for task in found]
+
+    assert live.inspect.ping()[main] == {"ok": "pong"}
+    assert ids("active") == [running.id]
+    wait_until(lambda: ids("scheduled") == [waiting.id], "the task that waits for its time")
+    assert waiting.id in ids("reserved") or ids("reserved") == []
+    assert "sample_app.double" in live.inspect.registered()[main]
+    assert live.inspect.stats()[main]["pool"]["max-concurrency"] == 2
+    assert [queue["name"] for queue in live.inspect.active_queues()[main]] == ["default"]
+    waiting.cancel()
+    assert waiting.id in live.inspect.revoked()[main]
+    assert "password" not in str(live.inspect.conf()[main])
+    box.rpush("release:inspected", "go")
+    running.result(timeout=20)
+
+
+def test_an_unknown_question_is_an_error(live: FlaskCelery) -> None:
+    with pytest.raises(AttributeError, match="no command 'mood'"):
+        live.inspect.mood()
+
+
+def test_heartbeats_and_queue_lengths(live: FlaskCelery, box: redis.Redis) -> None:
+    blocker = live.submit(sample_app.hold, "lengths", queue="slow")
+    box.blpop(["started:lengths"], timeout=20)
+    more = live.map(sample_app.nothing, [], [], [], [], queue="slow")
+
+    beats = {beat.name.partition("@")[0]: beat for beat in live.heartbeats()}
+    assert beats["mail"].queues == ("mail", "slow")
+    assert beats["main"].alive
+    wait_until(lambda: live.queue_lengths()["slow"] >= 3, "a queue")
+    box.rpush("release:lengths", "go")
+    more.result(timeout=20)
+    assert blocker.done()
+    assert live.queue_lengths() == {"default": 0, "mail": 0, "slow": 0}
+
+
+def test_pools_change_their_size_and_workers_stop(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    settings = {"REDIS_URL": own_redis.url}
+    cluster = start(settings, "cluster", "--no-scheduler", workers=1)
+    with create_app(settings).app_context():
+
+        def children() -> int:
+            stats = celery.inspect.stats() or {}
+            return sum(found["pool"]["max-concurrency"] for found in stats.values())
+
+        assert children() == 1
+        celery.control.pool_grow(2)
+        wait_until(lambda: children() == 3, "two more children")
+        celery.control.pool_shrink(1)
+        wait_until(lambda: children() == 2, "one child less")
+        answers = celery.control.pool_restart(reply=True) or []
+        assert [list(answer.values()) for answer in answers] == [[{"ok": "reload started"}]]
+        assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
+        celery.control.shutdown()
+    # All its workers were told to stop, so the cluster has nothing left to do.
+    assert cluster.wait() == 0
+
+
+def test_autoscale_takes_its_sizes_in_either_order(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    settings = {
+        "REDIS_URL": own_redis.url,
+        "CELERY_WORKERS": {"main": {"autoscale": "2,1"}},
+    }
+    start(settings, "cluster", "--no-scheduler", workers=1)
+    with create_app(settings).app_context():
+        for sizes in ((1, 5), (5, 1)):
+            answers = celery.control.autoscale(*sizes, reply=True)
+            assert list(answers[0].values()) == [{"ok": "autoscale now max=5 min=1"}]

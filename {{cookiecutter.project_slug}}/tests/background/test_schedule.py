@@ -1,0 +1,151 @@
+"""The schedule: how entries are made, and that each tick comes once, whoever sends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.schedules import crontab, solar
+from flask import Flask
+from sample_app import celery, create_app
+from support import EmbeddedRedis, FlaskCelery, StartCluster, wait_until
+
+
+@pytest.fixture
+def own() -> FlaskCelery:
+    """A FlaskCelery without an application yet."""
+    return FlaskCelery()
+
+
+def job() -> None:
+    pass
+
+
+def test_a_number_of_seconds(own: FlaskCelery) -> None:
+    own.schedule(30, name="half-minute", args=(1, 2), kwargs={"arg3": "foo"})(job)
+
+    entry = entries(own)["half-minute"]
+
+    assert (entry["schedule"], entry["args"], entry["kwargs"]) == (30, (1, 2), {"arg3": "foo"})
+    assert entry["options"]["expires"] == 30
+
+
+@pytest.mark.parametrize(
+    ("when", "fields", "expected"),
+    [
+        (None, {"hour": 7, "minute": 30}, crontab(hour=7, minute=30)),
+        (crontab(day_of_week=1), {}, crontab(day_of_week=1)),
+        (timedelta(hours=1), {}, timedelta(hours=1)),
+        (solar("sunset", -37.8, 144.9), {}, solar("sunset", -37.8, 144.9)),
+    ],
+)
+def test_other_times(own: FlaskCelery, when: Any, fields: dict[str, Any], expected: Any) -> None:
+    own.schedule(when, name="other", **fields)(job)
+
+    assert entries(own)["other"]["schedule"] == expected
+
+
+def test_the_name_is_optional_and_the_decorated_is_a_task(own: FlaskCelery) -> None:
+    task = own.schedule(hour=0, minute=0)(job)
+
+    assert list(entries(own)) == [f"{__name__}.job"]
+    assert hasattr(task, "delay")
+
+
+def test_a_task_may_be_scheduled_too(own: FlaskCelery) -> None:
+    @own.schedule(10, name="of-a-task")
+    @own.task(name="special")
+    def task() -> None:
+        pass
+
+    assert entries(own)["of-a-task"]["task"] == "special"
+
+
+def test_a_name_that_is_taken_is_refused(own: FlaskCelery) -> None:
+    own.schedule(10, name="twice")(job)
+
+    with pytest.raises(ValueError, match="Two schedules have the name 'twice'"):
+        own.schedule(20, name="twice")(job)
+
+
+@pytest.mark.parametrize(("when", "fields"), [(None, {}), (10, {"hour": 1})])
+def test_one_time_must_be_given(own: FlaskCelery, when: Any, fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Say when"):
+        own.schedule(when, **fields)
+
+
+@pytest.mark.parametrize("key", ["CELERYBEAT_SCHEDULE", "CELERY_BEAT_SCHEDULE"])
+def test_the_settings_may_hold_a_schedule(own: FlaskCelery, key: str) -> None:
+    own.schedule(10, name="decorated")(job)
+
+    found = entries(own, {key: {"configured": {"task": "a.b", "schedule": 5.0}}})
+
+    assert set(found) == {"decorated", "configured"}
+
+
+def test_a_schedule_made_after_init_app_counts(own: FlaskCelery) -> None:
+    entries(own)
+
+    own.schedule(10, name="late")(job)
+
+    assert "late" in own.conf.beat_schedule
+
+
+def entries(own: FlaskCelery, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    app = Flask("scheduled")
+    app.config.update(CELERY_TASK_ALWAYS_EAGER=True, **(settings or {}))
+    own.init_app(app)
+    return dict(own.conf.beat_schedule)
+
+
+def test_each_tick_comes_once_from_two_clusters_and_another_takes_over(
+    start: StartCluster, own_redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    settings = {
+        "LEDGER": str(ledger),
+        "CELERYBEAT_SCHEDULE": {
+            "configured": {
+                "task": "sample_app.tick",
+                "schedule": 1.0,
+                "kwargs": {"line": "configured"},
+            }
+        },
+    }
+    first = start({**settings, "CELERY_WORKERS": ["one"]}, "cluster", workers=1)
+    first.wait_for("This scheduler leads")
+    second = start({**settings, "CELERY_WORKERS": ["two"]}, "cluster", workers=2)
+
+    def ticks() -> Counter[str]:
+        return Counter(ledger.read_text().split()) if ledger.exists() else Counter()
+
+    wait_until(lambda: min(ticks()[name] for name in ("decorated", "configured")) >= 3, "ticks")
+    assert "This scheduler leads" not in second.output
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second.wait_for("This scheduler leads")
+    taken_over = ticks()
+    wait_until(lambda: ticks()["decorated"] > taken_over["decorated"], "ticks after the take-over")
+
+    assert second.stop() == 0
+    with create_app({**settings, "REDIS_URL": own_redis.url}).app_context():
+        counts = {found.name: found.total_run_count for found in celery.schedule_status()}
+        waiting = celery.queue_lengths()["default"]
+    sent = counts["every-second"] + counts["configured"]
+    # Each tick that was claimed was sent once: it is in the ledger, or still in the queue. The
+    # kill may have come between the claim and the sending.
+    assert sent - 1 <= sum(ticks().values()) + waiting <= sent
+
+
+def test_the_status_tells_the_last_and_the_next_run(client: FlaskCelery) -> None:
+    found = {status.name: status for status in client.schedule_status()}
+
+    tick = found["every-second"]
+    assert (tick.task, tick.last_run_at, tick.total_run_count) == ("sample_app.tick", None, 0)
+    assert tick.next_run_at is not None
+    assert "1.00 second" in tick.schedule

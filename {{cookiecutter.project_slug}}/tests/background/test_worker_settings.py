@@ -1,0 +1,132 @@
+"""`CELERY_WORKERS` and its relatives: what they mean, and which values are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from support import ConfigurationError, FlaskCelery, run
+
+
+def made(**settings: Any) -> FlaskCelery:
+    app = Flask("sample_app")
+    app.config.update(CELERY_TASK_ALWAYS_EAGER=True, **settings)
+    return FlaskCelery(app)
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (1, ["worker"]),
+        (3, ["worker1", "worker2", "worker3"]),
+        (["mail", "reports"], ["mail", "reports"]),
+        (("mail",), ["mail"]),
+        ({"mail": {}, "reports": {"queues": ["reports"]}}, ["mail", "reports"]),
+    ],
+)
+def test_workers_by_number_by_name_or_with_options(value: Any, names: list[str]) -> None:
+    assert [spec.name for spec in made(CELERY_WORKERS=value).options.workers] == names
+
+
+def test_without_the_setting_there_is_one_worker() -> None:
+    assert [spec.name for spec in made().options.workers] == ["worker"]
+
+
+@pytest.mark.parametrize("queues", [["low", "high"], ("low", "high"), "low,high", "low, high"])
+def test_queues_in_any_form_are_declared(queues: Any) -> None:
+    celery = made(CELERY_WORKERS={"foo": {"queues": queues}, "baz": {}})
+
+    assert sorted(queue.name for queue in celery.conf.task_queues) == ["default", "high", "low"]
+    assert celery.options.workers[0].queues == ("low", "high")
+
+
+def test_options_become_flags_of_celery_worker() -> None:
+    celery = made(
+        CELERY_WORKERS={
+            "foo": {
+                "concurrency": 10,
+                "loglevel": "error",
+                "pidfile": "/run/foo.pid",
+                "queues": ["low", "high"],
+                "max-tasks-per-child": 5,
+                "pool": "threads",
+                "without_mingle": False,
+                "task_events": True,
+            }
+        }
+    )
+
+    argv = celery.options.workers[0].argv("info")
+
+    assert argv[:3] == ["worker", "--hostname", "foo@%h"]
+    for flag, value in {
+        "--concurrency": "10",
+        "--loglevel": "error",
+        "--pidfile": "/run/foo.pid",
+        "--queues": "low,high",
+        "--max-tasks-per-child": "5",
+        "--pool": "threads",
+    }.items():
+        assert argv[argv.index(flag) + 1] == value
+    assert "--task-events" in argv
+    assert "--without-gossip" in argv
+    assert "--without-mingle" not in argv
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (0, "CELERY_WORKERS is 0"),
+        (-1, "CELERY_WORKERS is -1"),
+        (True, "CELERY_WORKERS is True"),
+        ("mail", "CELERY_WORKERS is 'mail'"),
+        ([], r"CELERY_WORKERS is \[\]"),
+        ({}, "CELERY_WORKERS is {}"),
+        (1.5, r"CELERY_WORKERS is 1\.5"),
+        (None, "CELERY_WORKERS is None"),
+        ([1], "the worker name 1"),
+        (["a b"], "the worker name 'a b'"),
+        (["-n"], "the worker name '-n'"),
+        (["a", "a"], "names a worker twice"),
+        ({"a": None}, r"CELERY_WORKERS\['a'\] is None"),
+        ({"a": {"queues": 5}}, r"CELERY_WORKERS\['a'\]\['queues'\] is 5"),
+        ({"a": {"queues": [1]}}, r"CELERY_WORKERS\['a'\]\['queues'\]"),
+        ({"a": {"queues": [""]}}, r"CELERY_WORKERS\['a'\]\['queues'\]"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(value: Any, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        made(CELERY_WORKERS=value)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"concurency": 2}, "unknown option 'concurency'. Allowed are queues"),
+        ({"concurrency": "many"}, "'concurrency'"),
+        ({"pool": "swimming"}, "'pool'"),
+        ({"loglevel": "loud"}, "'loglevel'"),
+        ({"detach": True}, "unknown option 'detach'"),
+        ({"hostname": "x"}, "unknown option 'hostname'"),
+    ],
+)
+def test_a_wrong_option_stops_the_start_with_its_name(options: dict[str, Any], why: str) -> None:
+    ended = run({"CELERY_WORKERS": {"foo": options}}, "cluster")
+
+    assert ended.returncode == 1
+    assert "CELERY_WORKERS['foo']" in ended.stderr
+    assert why in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"CELERY_SUBMIT_PACKAGES": "json"}, r"write a list, such as \['json'\]"),
+        ({"CELERY_VISIBILITY_TIMEOUT": 100, "CELERY_TASK_TIME_LIMIT": 300}, "Set CELERY_VIS"),
+    ],
+)
+def test_other_settings_that_cannot_work_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        made(**settings)
