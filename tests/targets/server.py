@@ -131,7 +131,7 @@ class Server:
 
     def setting(self, name: str) -> str:
         """Return a setting of the application on the server."""
-        return self.shell(f". /etc/{self.slug}/env; printf %s \"${name}\"")
+        return self.shell(f'. /etc/{self.slug}/env; printf %s "${name}"')
 
     def set_environment(self, name: str, value: str) -> None:
         """Change a setting of the application on the server; the next release reads it."""
@@ -154,7 +154,9 @@ class Server:
         context = ssl.create_default_context(cafile=self.ca)
         return http.client.HTTPSConnection(self.address, timeout=timeout, context=context)
 
-    def request(self, method: str, path: str, body: Any = None, scheme: str | None = None) -> Answer:
+    def request(
+        self, method: str, path: str, body: Any = None, scheme: str | None = None
+    ) -> Answer:
         """Send a request; an answer of status 0 means that the server did not give one."""
         connection = self.connect(scheme, timeout=10)
         try:

@@ -55,7 +55,7 @@ def install_packages() -> None:
 def make_user_and_folders() -> None:
     """Make the user that the processes run as, and the folders of the application."""
     server.group(name=f"Group {NAME}", group=NAME, system=True)
-    server.user(
+    server.user(  # noqa: S604
         name=f"User {NAME}",
         user=NAME,
         group=NAME,

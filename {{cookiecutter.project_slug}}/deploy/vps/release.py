@@ -7,9 +7,7 @@ from deploy.vps.common import NAME, settings
 
 release = f"/opt/{NAME}/releases/{host.data.release}"
 
-files.put(
-    name="Upload", src=host.data.archive, dest=f"{release}.tar.gz", mode="600", user="root"
-)
+files.put(name="Upload", src=host.data.archive, dest=f"{release}.tar.gz", mode="600", user="root")
 server.shell(
     name="Unpack",
     commands=[f"mkdir {release} && tar -xzf {release}.tar.gz -C {release}; rm {release}.tar.gz"],

@@ -1,8 +1,8 @@
 """nginx in front of the application, and its certificate."""
 
-import shlex
 from pathlib import Path
 
+from pyinfra.api.operation import OperationMeta
 from pyinfra.operations import files, server, systemd
 
 from deploy.vps.common import (
@@ -18,6 +18,7 @@ from deploy.vps.common import (
 _SITE = f"/etc/nginx/sites-available/{NAME}.conf"
 _TLS = f"/etc/{NAME}/tls"
 _ANSWERS = f"/var/lib/letsencrypt/{NAME}"
+_LIVE = f"/etc/letsencrypt/live/{NAME}"
 
 
 def serve() -> None:
@@ -46,37 +47,34 @@ def serve() -> None:
             )
             for name, source in (("fullchain.pem", "certificate"), ("privkey.pem", "key"))
         ]
-    has_certificate = settings["tls"] == "files" or (
-        settings["tls"] == "certbot" and exists_link(f"{_TLS}/fullchain.pem")
-    )
-    _put_site("https" if has_certificate else "http", pieces)
-
-
-def exists_link(path: str) -> bool:
-    """Tell whether the path leads to a file on the server."""
-    return output(f"test -e {shlex.quote(path)} && echo yes").strip() == "yes"
+    ready = settings["tls"] == "files" or (settings["tls"] == "certbot" and _certbot_is_done())
+    _put_site("https" if ready else "http", pieces)
 
 
 def get_certificate() -> None:
     """Have certbot get a certificate and renew it; until then the site speaks HTTP."""
-    if settings["tls"] != "certbot" or exists_link(f"{_TLS}/fullchain.pem"):
+    if settings["tls"] != "certbot" or _certbot_is_done():
         return
-    server_option = f"--server {settings['acme_server']}" if "acme_server" in settings else ""
-    domain, live = settings["domain"], f"/etc/letsencrypt/live/{NAME}"
+    authority = f"--server {settings['acme_server']} " if "acme_server" in settings else ""
     server.shell(
-        name=f"Certificate for {domain}",
+        name=f"Certificate for {settings['domain']}",
         commands=[
             f"certbot certonly --quiet --non-interactive --agree-tos --email {settings['email']} "
-            f"{server_option} --webroot --webroot-path {_ANSWERS} --cert-name {NAME} "
-            f"--domain {domain} --deploy-hook 'systemctl reload nginx'",
-            f"ln -sfn {live}/fullchain.pem {_TLS}/fullchain.pem",
-            f"ln -sfn {live}/privkey.pem {_TLS}/privkey.pem",
+            f"{authority}--webroot --webroot-path {_ANSWERS} --cert-name {NAME} "
+            f"--domain {settings['domain']} --deploy-hook 'systemctl reload nginx'",
+            *(f"ln -sfn {_LIVE}/{name} {_TLS}/{name}" for name in ("fullchain.pem", "privkey.pem")),
         ],
     )
     _put_site("https", [])
 
 
-def _put_site(scheme: str, pieces: list) -> None:
+def _certbot_is_done() -> bool:
+    """Tell whether there is a certificate of certbot's for the domain."""
+    check = f"openssl x509 -noout -checkhost {settings['domain']} -in {_LIVE}/fullchain.pem"
+    return "does match" in output(check)
+
+
+def _put_site(scheme: str, pieces: list[OperationMeta]) -> None:
     file(f"/etc/{NAME}/url", f"{scheme}://{settings['domain']}\n")
     changes = [
         *pieces,

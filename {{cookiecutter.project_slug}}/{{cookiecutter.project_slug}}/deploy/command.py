@@ -61,6 +61,8 @@ def setup(server: Server, dry_run: bool, **options: str | None) -> None:
         path = options[name]
         options[name] = str(Path(path).resolve()) if path else None
     server.apply("setup", options, dry_run=dry_run)
+    if not dry_run:
+        click.echo(f"{server.name} is ready. Next: uv run flask deploy release {server.name}")
 
 
 @deploy.command()
