@@ -58,4 +58,5 @@ def test_the_form_of_the_page_starts_a_task(client: Client) -> None:
     assert "</html>" in page.text, f"{page} is not complete."
     task_id = answer.headers["Location"].rpartition("/")[2]
     tasks.wait_for_state(client, f"/api/v1/task-status/{task_id}", "SUCCESS")
-    assert task_id in client.get("/").text, "The first page does not show the task."
+    path = f"{answer.headers['Location']}/live"
+    assert "long_task" in client.get(path).expect(200).text, "The task's page does not name it."

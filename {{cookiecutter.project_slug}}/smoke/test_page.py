@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from .client import Client
 
 _ASSET = re.compile(r'<(?:link|script|img)\b[^>]*?\b(?:href|src)="([^"]+)"')
@@ -28,6 +30,15 @@ def test_the_assets_of_the_page_load(client: Client) -> None:
         assert _TYPES.get(name.rpartition(".")[2], "") in kind, f"{answer} is {kind}."
         assert answer.body, f"{answer} is empty."
         assert answer.headers.get("Cache-Control"), f"{answer} has no Cache-Control."
+
+
+def test_the_page_keeps_itself_up_to_date(client: Client) -> None:
+    """What the first page shows can be asked for again, and the server says when."""
+    answer = client.get("/live")
+    if answer.status == 403:
+        pytest.skip("the page shows its numbers only to those who are signed in")
+    assert answer.expect(200).headers.get("ETag"), f"{answer} has no ETag."
+    assert float(answer.headers.get("Poll-After", "0")) >= 1, f"{answer} has no Poll-After."
 
 
 def test_a_page_that_does_not_exist_says_so(client: Client) -> None:
