@@ -1,0 +1,216 @@
+"""`flask celery cluster`: it starts all, restarts what dies, and stops gracefully."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+import sample_app
+from sample_app import celery, create_app, mailbox
+from support import (
+    EmbeddedRedis,
+    Running,
+    StartCluster,
+    children,
+    exists,
+    flask_celery,
+    run,
+    wait_until,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+#: Seconds that running tasks have; short, so that the tests are.
+SOFT = 2
+
+
+def settings(server: EmbeddedRedis, **more: object) -> dict[str, object]:
+    return {"REDIS_URL": server.url, "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": SOFT, **more}
+
+
+def stop_by_signal(cluster: Running, number: int) -> None:
+    cluster.signal(number)
+
+
+def stop_all_at_once(cluster: Running, number: int) -> None:
+    """Signal every process, as Heroku does."""
+    everybody = [cluster.pid]
+    for pid in everybody:
+        everybody += children(pid)
+    for pid in everybody:
+        os.kill(pid, number)
+
+
+@pytest.mark.parametrize(
+    ("stop", "number"),
+    [
+        (stop_by_signal, signal.SIGTERM),
+        (stop_by_signal, signal.SIGINT),
+        (stop_all_at_once, signal.SIGTERM),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--spawn"]], ids=["forked", "spawned"])
+def test_a_stop_lets_short_tasks_end_and_puts_long_ones_back(
+    start: StartCluster,
+    own_redis: EmbeddedRedis,
+    stop: Callable[[Running, int], None],
+    number: int,
+    how: list[str],
+) -> None:
+    config = settings(own_redis, CELERY_WORKERS=2)
+    cluster = start(config, "cluster", "--no-scheduler", *how, workers=2)
+    with create_app(config).app_context(), mailbox() as box:
+        short = celery.submit(sample_app.hold, "short")
+        long = celery.submit(sample_app.hold, "long")
+        for name in ("short", "long"):
+            assert box.blpop([f"started:{name}"], timeout=20)
+        everybody = [pid for child in children(cluster.pid) for pid in [child, *children(child)]]
+
+        stop(cluster, number)
+        cluster.wait_for("Warm shutdown", times=2)
+        box.rpush("release:short", "go")
+
+        assert cluster.wait() == 0
+        assert short.result(timeout=5) == "short released"
+        assert box.exists("ended:long") == 0
+        assert (long.state, long.running()) == ("PENDING", False)
+        assert not any(exists(pid) for pid in everybody)
+        assert celery.heartbeats() == []
+
+        start(config, "cluster", "--no-scheduler", workers=2)
+        assert box.blpop(["started:long"], timeout=20)
+        box.rpush("release:long", "go")
+        assert long.result(timeout=20) == "long released"
+
+
+def test_lines_begin_with_the_name_of_their_process(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    cluster = start(settings(own_redis, CELERY_WORKERS=["mail", "reports"]), "cluster", workers=2)
+
+    for name in ("mail", "reports"):
+        assert f" {name} celery.apps.worker: {name}@" in cluster.wait_for(
+            f"{name} celery.apps.work"
+        )
+    assert " cluster " in cluster.wait_for("This scheduler leads")
+
+
+@pytest.mark.parametrize("how", [[], ["--spawn"]], ids=["forked", "spawned"])
+def test_a_worker_that_is_killed_starts_again_and_its_task_too(
+    start: StartCluster, own_redis: EmbeddedRedis, how: list[str]
+) -> None:
+    config = settings(own_redis, CELERY_VISIBILITY_TIMEOUT=400)
+    cluster = start(config, "cluster", *how, workers=1)
+    with create_app(config).app_context():
+        before = celery.heartbeats()[0].pid
+
+        os.kill(before, signal.SIGKILL)
+
+        cluster.wait_for("worker ended with exit code -9; it starts again in 1 s.")
+        wait_until(lambda: celery.heartbeats()[0].pid != before, "another worker")
+        assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
+    assert cluster.stop() == 0
+
+
+def test_a_task_whose_child_is_killed_runs_again(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    config = settings(own_redis)
+    start(config, "cluster", "--no-scheduler", workers=1)
+    with create_app(config).app_context(), mailbox() as box:
+        future = celery.submit(sample_app.hold, "again")
+        os.kill(int(popped(box, "started:again")), signal.SIGKILL)
+
+        assert popped(box, "started:again")
+        box.rpush("release:again", "go")
+
+        assert future.result(timeout=20) == "again released"
+
+
+def popped(box: redis.Redis, key: str) -> str:
+    found = box.blpop([key], timeout=30)
+    assert found, f"Nothing came in {key}."
+    return str(found[1])
+
+
+def test_some_workers_may_be_chosen(start: StartCluster, own_redis: EmbeddedRedis) -> None:
+    config = settings(own_redis, CELERY_WORKERS=["a", "b", "c"])
+    cluster = start(config, "cluster", "--workers", "a, c", "--no-scheduler", workers=2)
+
+    with create_app(config).app_context():
+        assert {beat.name[:2] for beat in celery.heartbeats()} == {"a@", "c@"}
+    assert "This scheduler leads" not in cluster.output
+
+
+def test_an_unknown_worker_is_refused_with_the_names_there_are() -> None:
+    ended = run({"CELERY_WORKERS": ["a", "b"]}, "cluster", "--workers", "a,x")
+
+    assert ended.returncode == 2
+    assert "'x' is not a worker of CELERY_WORKERS. There are: a, b." in ended.stderr
+
+
+def test_one_worker_alone_needs_no_parent(start: StartCluster, own_redis: EmbeddedRedis) -> None:
+    config = settings(own_redis)
+    cluster = start(config, "cluster", "--no-scheduler", workers=1)
+
+    with create_app(config).app_context():
+        assert celery.heartbeats()[0].pid == cluster.pid
+    cluster.signal(signal.SIGTERM)
+    assert cluster.wait() == 0
+
+
+def test_workers_end_when_their_parent_is_killed(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    config = settings(own_redis, CELERY_WORKERS=2)
+    # A shell between guard and cluster: the guard would end what is left.
+    cluster = Running(["sh", "-c", '"$@"; exec sleep 60', "sh", *flask_celery("cluster")], config)
+    try:
+        with create_app(config).app_context():
+            wait_until(lambda: len(celery.heartbeats()) == 2, "two workers")
+            parent = children(cluster.pid)[0]
+            workers = children(parent)
+            assert len(workers) == 2
+
+            os.kill(parent, signal.SIGKILL)
+
+            wait_until(lambda: not any(exists(pid) for pid in workers), "the end of the workers")
+            assert celery.heartbeats() == []
+    finally:
+        cluster.end()
+
+
+def test_the_file_that_says_all_is_well(
+    start: StartCluster, own_redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    file = tmp_path / "alive"
+    start(
+        settings(own_redis, CELERY_WORKERS=2),
+        "cluster",
+        workers=2,
+        environ={"CELERY_ALIVE_FILE": str(file)},
+    )
+
+    wait_until(file.exists, "the file")
+
+
+def test_a_worker_that_takes_no_tasks_any_more_is_replaced(
+    start: StartCluster, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes most of a minute: nobody may be killed for a pause that Redis made."""
+    config = settings(own_redis)
+    cluster = start(config, "cluster", workers=1)
+    with create_app(config).app_context():
+        deaf = celery.heartbeats()[0].pid
+
+        os.kill(deaf, signal.SIGSTOP)
+
+        monkeypatch.setattr("support.PATIENCE", 90)
+        cluster.wait_for("lives but takes no tasks any more; it is killed")
+        wait_until(lambda: celery.heartbeats()[0].pid != deaf, "another worker")
+        assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3

@@ -1,0 +1,190 @@
+"""`flask celery …`: Celery's commands with the application loaded, and their exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sample_app
+from sample_app import celery, create_app
+from support import (
+    EmbeddedRedis,
+    Running,
+    StartCluster,
+    environment,
+    ready,
+    run,
+)
+
+
+def test_a_worker_takes_its_options_from_the_settings(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    config = {
+        "REDIS_URL": own_redis.url,
+        "CELERY_WORKERS": {"one": {}, "two": {"concurrency": 2, "queues": ["mail"]}},
+    }
+    worker = start(config, "worker", "-n", "two", workers=1)
+
+    with create_app(config).app_context():
+        assert celery.heartbeats()[0].queues == ("mail",)
+        assert [found["pool"]["max-concurrency"] for found in celery.inspect.stats().values()] == [
+            2
+        ]
+    assert worker.stop() == 0
+
+
+def test_a_worker_may_be_named_and_set_on_the_command_line(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    config = {"REDIS_URL": own_redis.url}
+    start(config, "worker", "-n", "foo@bar", "--concurrency", "3", workers=1)
+
+    with create_app(config).app_context():
+        stats = celery.inspect.stats()
+        assert {name: found["pool"]["max-concurrency"] for name, found in stats.items()} == {
+            "foo@bar": 3
+        }
+
+
+def test_celery_itself_finds_the_application(start: StartCluster, own_redis: EmbeddedRedis) -> None:
+    config = {"REDIS_URL": own_redis.url}
+    command = [sys.executable, "-m", "celery", "-A", "sample_celery", "worker", "-c", "1"]
+    running = Running(command, config)
+    try:
+        ready(config, 1)
+        with create_app(config).app_context():
+            future = celery.submit(sample_app.surroundings)
+            assert future.result(timeout=20)["app"] == "sample_app"
+    finally:
+        running.end()
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["inspect", "ping"], "pong"),
+        (["inspect", "active"], "main@"),
+        (["status"], "2 nodes online"),
+        (["report"], "software ->"),
+        (["call", "sample_app.double", "--args", "[1]"], "-"),
+        (["control", "rate_limit", "sample_app.double", "100/s"], "new rate limit set"),
+    ],
+)
+def test_commands_of_celery_work(
+    settings: dict[str, Any], arguments: list[str], expected: str
+) -> None:
+    ended = run(settings, *arguments)
+
+    assert expected in ended.stdout
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["inspect", "ping"]])
+def test_without_workers_the_exit_code_tells(
+    own_redis: EmbeddedRedis, arguments: list[str]
+) -> None:
+    ended = run({"REDIS_URL": own_redis.url}, *arguments)
+
+    assert ended.returncode != 0
+
+
+def test_purge_empties_the_queues(own_redis: EmbeddedRedis) -> None:
+    config = {"REDIS_URL": own_redis.url, "CELERY_WORKERS": {"a": {"queues": ["x", "y"]}}}
+    with create_app(config).app_context():
+        for queue in ("x", "y"):
+            celery.submit(sample_app.nothing, queue=queue)
+
+        ended = run(config, "purge", "--force")
+
+        assert ended.returncode == 0
+        assert celery.queue_lengths() == {"default": 0, "x": 0, "y": 0}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["cluster", "--help"], ["worker", "--help"]])
+def test_help_is_there(arguments: list[str]) -> None:
+    ended = run({}, *arguments)
+
+    assert ended.returncode == 0
+    assert "Usage: " in ended.stdout
+
+
+def test_help_lists_our_commands_and_those_of_celery() -> None:
+    commands = run({}, "--help").stdout
+
+    for name in ("cluster", "worker", "beat", "inspect", "control", "status", "purge", "report"):
+        assert f"\n  {name} " in commands
+
+
+def test_help_of_a_command_of_celery_is_its_own() -> None:
+    assert "--destination" in run({}, "inspect", "--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["inspect", "nonsense"], ["cluster", "--x"]])
+def test_nonsense_is_an_error(arguments: list[str]) -> None:
+    assert run({}, *arguments).returncode not in (0, None)
+
+
+def test_flower_says_how_to_install_it() -> None:
+    ended = run({}, "cluster", "--flower")
+
+    assert ended.returncode == 1
+    assert "uv sync --extra flower" in ended.stderr
+
+
+def test_an_application_without_the_extension_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "bare", "celery", "status"],
+        env=environment({}),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert "No such command 'celery'" in ended.stderr
+
+
+@pytest.mark.parametrize("where", ["FLASK_APP", "sample_app:create_app", "app.py", "wsgi.py"])
+def test_the_application_is_found_as_flask_finds_it(tmp_path: Path, where: str) -> None:
+    env = environment({"CELERY_WORKERS": ["found"]})
+    if where.endswith(".py"):
+        del env["FLASK_APP"]
+        (tmp_path / where).write_text("from sample_app import create_app\n")
+    elif where != "FLASK_APP":
+        env["FLASK_APP"] = where
+    ended = subprocess.run(
+        [sys.executable, "-m", "flask", "celery", "cluster", "--workers", "x"],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "There are: found." in ended.stderr
+
+
+def test_a_cluster_leaves_no_files_and_uses_nothing_that_celery_drops(
+    start: StartCluster, own_redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    cluster = start(
+        {"REDIS_URL": own_redis.url},
+        "cluster",
+        workers=1,
+        cwd=folder,
+        environ={"PYTHONWARNINGS": "default"},
+    )
+
+    assert cluster.stop() == 0
+    assert list(folder.iterdir()) == []
+    assert "CDeprecationWarning" not in cluster.output
+    assert "CPendingDeprecationWarning" not in cluster.output

@@ -1,0 +1,141 @@
+"""Workers that the application starts by itself, in development."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sample_app
+from sample_app import celery, create_app
+from support import (
+    BackgroundError,
+    BrokerUnavailable,
+    EmbeddedRedis,
+    Running,
+    children,
+    exists,
+    wait_until,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="looks at processes")
+
+#: An application that submits a task, says so, and goes on until it is ended.
+APPLICATION = """
+import signal
+from sample_app import add, celery, create_app
+with create_app().app_context():
+    print("result", celery.submit(add, 1, 2).result(timeout=30), flush=True)
+    if {stop}:
+        celery.stop()
+        print("stopped", flush=True)
+    signal.pause()
+"""
+
+
+def application(server: EmbeddedRedis, *, stop: bool = False, **more: Any) -> Running:
+    """Run it with a shell as its parent, which stays when the application is killed."""
+    config = {
+        "REDIS_URL": server.url,
+        "CELERY_START_LOCAL_WORKERS": True,
+        "CELERY_START_TIMEOUT": 30,
+        "CELERY_WORKERS": ["a", "b"],
+        **more,
+    }
+    code = APPLICATION.replace("{stop}", str(stop))
+    return Running(["sh", "-c", '"$@"; exec sleep 60', "sh", sys.executable, "-c", code], config)
+
+
+def beats(server: EmbeddedRedis) -> list[int]:
+    with create_app({"REDIS_URL": server.url}).app_context():
+        return [beat.pid for beat in celery.heartbeats()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_first_submit_starts_the_workers_and_they_end_with_the_application(
+    own_redis: EmbeddedRedis, number: int
+) -> None:
+    running = application(own_redis)
+    try:
+        running.wait_for("result 3")
+        workers = beats(own_redis)
+        assert len(workers) == 2
+        app = children(running.pid)[0]
+
+        os.kill(app, number)
+
+        wait_until(lambda: not any(exists(pid) for pid in workers), "the end of the workers")
+        assert beats(own_redis) == []
+    finally:
+        running.end()
+
+
+def test_two_processes_share_one_cluster_and_stop_ends_it(own_redis: EmbeddedRedis) -> None:
+    both = [application(own_redis) for _ in range(2)]
+    try:
+        for running in both:
+            running.wait_for("result 3")
+        assert len(beats(own_redis)) == 2
+        clusters = [children(children(running.pid)[0]) for running in both]
+        assert sorted(map(len, clusters)) == [0, 1]
+    finally:
+        for running in both:
+            running.end()
+
+
+def test_stop_ends_what_start_began(own_redis: EmbeddedRedis) -> None:
+    running = application(own_redis, stop=True)
+    try:
+        running.wait_for("stopped")
+        assert beats(own_redis) == []
+    finally:
+        running.end()
+
+
+def test_their_output_goes_to_the_folder_for_logs(own_redis: EmbeddedRedis, tmp_path: Path) -> None:
+    running = application(own_redis, CELERY_LOG_DIR=str(tmp_path), CELERY_LOG_LEVEL="info")
+    try:
+        running.wait_for("result 3")
+        assert "a celery.apps.worker: a@" in (tmp_path / "cluster.log").read_text()
+        assert "celery.apps.worker" not in running.output
+    finally:
+        running.end()
+
+
+def test_without_the_setting_nothing_is_started(own_redis: EmbeddedRedis) -> None:
+    with create_app({"REDIS_URL": own_redis.url}).app_context():
+        assert celery.submit(sample_app.nothing).state == "PENDING"
+        assert celery.queue_lengths() == {"default": 1}
+    assert beats(own_redis) == []
+
+
+def test_workers_that_do_not_come_are_an_error(
+    own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASK_APP", "no_such_module")
+    config = {
+        "REDIS_URL": own_redis.url,
+        "CELERY_START_LOCAL_WORKERS": True,
+        "CELERY_START_TIMEOUT": 1,
+    }
+    with create_app(config).app_context():
+        with pytest.raises(BackgroundError, match="No worker answered within 1 s"):
+            celery.submit(sample_app.nothing)
+        celery.stop()
+
+
+def test_without_redis_the_start_says_so() -> None:
+    config = {"REDIS_URL": "redis://127.0.0.1:1/0", "CELERY_START_LOCAL_WORKERS": True}
+
+    with create_app(config).app_context(), pytest.raises(BrokerUnavailable):
+        celery.submit(sample_app.nothing)
+
+
+def test_in_eager_mode_nothing_is_started() -> None:
+    config = {"CELERY_TASK_ALWAYS_EAGER": True, "CELERY_START_LOCAL_WORKERS": True}
+
+    with create_app(config).app_context():
+        assert celery.submit(sample_app.add, 1, 2).result() == 3
