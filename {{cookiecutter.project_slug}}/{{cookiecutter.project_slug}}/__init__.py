@@ -61,8 +61,8 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     app.json.sort_keys = False  # type: ignore[attr-defined]
     logs.configure(app)
     security.init_app(app)
-    problems.init_app(app)
     static_files.init_app(app)
+    problems.init_app(app)
     {% if cookiecutter.use_heroku == "yes" %}
     init_heroku(app)
     {% endif %}

@@ -39,13 +39,13 @@ class Config:
     APP_NAME = {{ cookiecutter.__project_name_python }}
     APP_DESCRIPTION = {{ cookiecutter.__description_python }}
 
+    # The colour of the pages: teal, blue, violet, plum, green or rust (static/style.css has them).
+    APP_COLOR = "{{ cookiecutter.__color }}"
+
     # The only place that says which workers run and which queues they serve: a number, a list of
     # names, or options by name, such as {"mail": {"queues": ["mail"], "concurrency": 2}}.
     # `flask celery cluster` starts all of them, on every kind of server.
     CELERY_WORKERS: ClassVar[Any] = {"worker": {"concurrency": 1}}
-    # The colour of the pages: teal, blue, violet, plum, green or rust (static/style.css has them).
-    APP_COLOR = "{{ cookiecutter.__color }}"
-
 
     # Larger request bodies are answered with 413.
     MAX_CONTENT_LENGTH = 64 * 1024
@@ -54,21 +54,21 @@ class Config:
     SESSION_COOKIE_HTTPONLY = True
     SESSION_COOKIE_SAMESITE = "Lax"
     SESSION_COOKIE_SECURE = False
-
-    # Counted in Redis, so that all web processes share the counts; see extensions.py.
-    RATELIMIT_ENABLED = True
-
     # Applications on other ports of the same host share its cookies.
     SESSION_COOKIE_NAME = f"{__package__}_session"
     # Somebody who signed in has to do it again after so many seconds.
     PERMANENT_SESSION_LIFETIME = 12 * 3600
     SESSION_REFRESH_EACH_REQUEST = False
+
+    # Counted in Redis, so that all web processes share the counts; see extensions.py.
+    RATELIMIT_ENABLED = True
+
+    _public_dashboard = "yes"
+
     def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
         self._environ = environ
         self._instance_path = instance_path
         self.faults: list[str] = []
-    _public_dashboard = "yes"
-
 
         self.SECRET_KEY = self._text("SECRET_KEY")
         self.API_TOKEN = self._text("API_TOKEN")
@@ -87,6 +87,11 @@ class Config:
         {% endif %}
         self.TRUSTED_PROXIES = self._integer("TRUSTED_PROXIES", 0, low=0, high=10)
         self.RATELIMIT_ENQUEUE = self._rate("RATELIMIT_ENQUEUE", "60 per minute")
+        self.RATELIMIT_SIGN_IN = self._rate("RATELIMIT_SIGN_IN", "5 per minute; 30 per hour")
+        # Whether the page shows its numbers to everybody, or to those who signed in.
+        self.PUBLIC_DASHBOARD = (
+            self._choice("PUBLIC_DASHBOARD", self._public_dashboard, "yes", "no") == "yes"
+        )
 
         # Seconds. At the soft limit the task gets SoftTimeLimitExceeded, at the hard one it ends.
         # https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits
@@ -98,11 +103,6 @@ class Config:
             self.faults.append("CELERY_TASK_SOFT_TIME_LIMIT must be below CELERY_TASK_TIME_LIMIT.")
         # A task that no worker confirmed for so long is given to another one, so it must be longer
         # than any task may run and a worker may take to stop.
-        self.RATELIMIT_SIGN_IN = self._rate("RATELIMIT_SIGN_IN", "5 per minute; 30 per hour")
-        # Whether the page shows its numbers to everybody, or to those who signed in.
-        self.PUBLIC_DASHBOARD = (
-            self._choice("PUBLIC_DASHBOARD", self._public_dashboard, "yes", "no") == "yes"
-        )
         self.CELERY_VISIBILITY_TIMEOUT = max(900, self.CELERY_TASK_TIME_LIMIT + 120)
         # How long the result of a task is kept, in seconds.
         self.CELERY_RESULT_EXPIRES = self._integer("CELERY_RESULT_EXPIRES", 3600, low=60)
@@ -187,6 +187,7 @@ class Production(Config):
     """On a server: refuses to start without its own secrets."""
 
     SESSION_COOKIE_SECURE = True
+    _public_dashboard = "no"
 
     def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
         super().__init__(environ, instance_path)
@@ -198,7 +199,6 @@ class Production(Config):
             self.faults.append("SECRET_KEY and API_TOKEN are the same. Callers know the second.")
         if not self.REDIS_URL:
             self.faults.append(
-    _public_dashboard = "no"
                 "REDIS_URL is not set. Set it to your Redis, such as redis://127.0.0.1:6379/0."
             )
 

@@ -22,6 +22,7 @@ from .arguments import prepare
 from .connection import REQUEST_TIMEOUT, connect_redis
 from .dead_letters import DeadLetter
 from .dead_letters import read as read_dead_letters
+from .dead_letters import requeue as requeue_dead_letter
 from .errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -393,13 +394,17 @@ class FlaskCelery(Celery):
         return read_failures(self)
 
     def run_again(self, task_id: str) -> Future | None:
-        """Send a task that failed lately once more, with a new id; None if it is not known.
+        """Send a task that failed lately, or was given up, once more; None if it is not known.
 
-        Each failure can be sent again once. Raises ``BrokerUnavailable``, ``UnknownQueue`` and
-        ``UnknownTask``.
+        Each can be sent again once; one that failed gets a new id. Raises ``BrokerUnavailable``,
+        ``UnknownQueue``, ``UnknownTask``, and ``BackgroundError`` for a message without a task.
         """
         try:
+            letter = next((one for one in read_dead_letters(self) if one.id == task_id), None)
             taken = take(self, task_id)
+            if letter is not None:
+                sent = requeue_dead_letter(self, letter)
+                return Future(self, letter.id, letter.name) if sent else None
         except RedisError as error:
             raise BrokerUnavailable(f"Redis does not answer: {error}") from error
         if taken is None:

@@ -50,6 +50,7 @@ class Failure:
 def remember(app: FlaskCelery, request: Any, error: BaseException) -> None:
     """Note that the task of ``request`` failed. It never raises: the result is what counts."""
     task_id, task = getattr(request, "id", None), getattr(request, "task", None)
+    task = getattr(task, "name", task)  # a worker's request has the task itself
     if not task_id or not task or getattr(request, "is_eager", False):
         return
     record = {

@@ -38,6 +38,8 @@ class ResultBackend(RedisBackend):
     waits. Most web requests never do; a Future subscribes when it is waited for.
     """
 
+    app: Any
+
     def _get_pool(self, **params: Any) -> BlockingConnectionPool:
         # Who finds all connections in use waits for one, where Celery would raise.
         return BlockingConnectionPool(timeout=_POOL_WAIT, **params)  # type: ignore[no-untyped-call]
@@ -53,12 +55,6 @@ class ResultBackend(RedisBackend):
                 request.started_at = time.time()
             meta["name"] = getattr(request, "shadow", None) or getattr(request, "task", None)
             meta["worker"] = getattr(request, "hostname", None)
-    app: Any
-
-    def _get_pool(self, **params: Any) -> BlockingConnectionPool:
-        # Who finds all connections in use waits for one, where Celery would raise.
-        return BlockingConnectionPool(timeout=_POOL_WAIT, **params)
-
             meta["queue"] = (getattr(request, "delivery_info", None) or {}).get("routing_key")
             meta["started_at"] = getattr(request, "started_at", None)
         return meta

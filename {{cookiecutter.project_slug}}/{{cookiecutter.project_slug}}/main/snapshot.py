@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from .. import activity
-from ..background import Failure, Heartbeat, ScheduleStatus, TaskInfo
+from ..background import Failure, Heartbeat, ScheduleStatus, TaskInfo, dead_letters
+from ..background.dead_letters import DeadLetter
 from ..background.heartbeat import MOST_TASKS
 from ..extensions import celery
 
@@ -46,6 +47,7 @@ class Snapshot:
     waiting: list[TaskView] = field(default_factory=list)
     ended: list[TaskView] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
     queues: dict[str, int] = field(default_factory=dict)
     workers: list[Heartbeat] = field(default_factory=list)
     schedule: list[ScheduleStatus] = field(default_factory=list)
@@ -68,7 +70,7 @@ class Snapshot:
 
 
 def take() -> Snapshot:
-    """Ask Redis, six round trips in all. Raises ``redis.exceptions.RedisError``."""
+    """Ask Redis, eight round trips in all. Raises ``redis.exceptions.RedisError``."""
     # The heartbeats come first: what they do not name, though it began before, runs no more.
     workers = celery.heartbeats()
     sent = activity.recent_times()
@@ -78,11 +80,15 @@ def take() -> Snapshot:
         for info in read_tasks([*sent, *(working - sent.keys())])
     ]
     running = [task for task in tasks if task.info.running]
+    dead = dead_letters.latest(celery, MOST_FAILED)
+    given_up = {letter.id for letter in dead}
+    failures = [failure for failure in celery.failures() if failure.id not in given_up]
     return Snapshot(
         running=[_check(task, workers) for task in _newest(running, MOST_RUNNING)],
         waiting=[task for task in reversed(tasks) if _waits(task.info)][:MOST_WAITING],
         ended=_newest((task for task in tasks if _ended(task.info)), MOST_ENDED),
-        failures=celery.failures()[:MOST_FAILED],
+        failures=failures[:MOST_FAILED],
+        dead=dead,
         queues=celery.queue_lengths(),
         workers=workers,
         schedule=celery.schedule_status(),

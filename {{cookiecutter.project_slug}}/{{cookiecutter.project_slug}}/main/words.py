@@ -30,6 +30,8 @@ def span(seconds: float | None) -> str:
     """Say exactly how long something took: "0.4 s", "12 s", "1 min 5 s", "2 h 3 min"."""
     if seconds is None:
         return ""
+    if seconds < 0.1:
+        return "under 0.1 s"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -37,6 +39,11 @@ def span(seconds: float | None) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def interval(schedule: str) -> str:
+    """Say Celery's words for an interval a little shorter: "every 5.00 minutes" is 5 minutes."""
+    return schedule.replace(".00 ", " ")
 
 
 def clock(time: datetime) -> str:
