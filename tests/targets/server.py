@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import ssl
 import subprocess
 import threading
@@ -95,6 +96,12 @@ class Server:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def copy(self, folder: Path, target: str) -> None:
+        """Copy a folder to the server."""
+        subprocess.run(
+            ["docker", "cp", "--quiet", folder, f"{self.name}:{target}"], check=True
+        )
 
     def deploy(self, command: str, *arguments: str, expect_failure: bool = False) -> str:
         """Run ``flask deploy COMMAND`` against the server and return its output."""
@@ -258,6 +265,12 @@ def short_name(command: str) -> str:
         if mark in command:
             return name
     return command[:40]
+
+
+def nothing_changed(output: str) -> bool:
+    """Tell whether pyinfra, which said ``output``, changed nothing."""
+    totals = re.search(r"Grand total +(\d+) +(\S+) +(\S+) +(\d+)", output)
+    return bool(totals) and totals.group(2, 3) == ("-", "-") and totals[1] == totals[4]
 
 
 def ask(

@@ -1,13 +1,65 @@
 """The server of server_story.py, its processes under systemd."""
 
+import json
+
 import pytest
 
 pytest.register_assert_rewrite("targets.server_story")
 
+from targets.authority import Authority  # noqa: E402
+from targets.server import Server, nothing_changed  # noqa: E402
 from targets.server_story import *  # noqa: E402, F403
+
+DOMAIN = "birds.example.org"
 
 
 @pytest.fixture(scope="module")
 def manager() -> str:
     """Name what keeps the processes running."""
     return "systemd"
+
+
+def shown(server: Server) -> str:
+    """Return issuer and serial number of the certificate that nginx shows for the domain."""
+    return server.shell(
+        f"openssl s_client -connect 127.0.0.1:443 -servername {DOMAIN} </dev/null 2>/dev/null"
+        " | openssl x509 -noout -issuer -serial -checkhost birds.example.org"
+    )
+
+
+def test_certbot_gets_a_certificate_and_renews_it(server: Server) -> None:
+    """Before certbot the site shows a certificate of its own; pebble is a real ACME server."""
+    folder = server.folder / "acme"
+    folder.mkdir()
+    Authority(folder).issue("localhost")
+    settings = {
+        "listenAddress": "127.0.0.1:14000",
+        "managementListenAddress": "127.0.0.1:15000",
+        "certificate": "/root/acme/fullchain.pem",
+        "privateKey": "/root/acme/privkey.pem",
+        "httpPort": 80,
+        "tlsPort": 443,
+    }
+    (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
+    server.copy(folder, "/root/acme")
+    server.shell(
+        "apt-get install -qq --yes --no-install-recommends pebble >/dev/null 2>&1;"
+        f"echo 127.0.0.1 {DOMAIN} >>/etc/hosts;"
+        "cp /root/acme/ca.pem /usr/local/share/ca-certificates/test.crt;"
+        "update-ca-certificates >/dev/null 2>&1;"
+        "systemd-run -q --unit acme -E PEBBLE_VA_NOSLEEP=1 pebble -config /root/acme/pebble.json"
+    )
+    assert "Pebble" not in shown(server)
+    options = ("--domain", DOMAIN, "--tls", "certbot")
+    options += ("--acme-server", "https://localhost:14000/dir")
+
+    server.deploy("setup", "--process-manager", server.manager, *options)
+    first = shown(server)
+    assert "Pebble" in first and "does match" in first
+
+    server.deploy("setup", "--process-manager", server.manager, *options)
+    assert nothing_changed(server.output), server.output
+
+    server.shell("certbot renew --force-renewal --no-random-sleep-on-renew --quiet")
+    assert "Pebble" in shown(server)
+    assert shown(server) != first

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-_HOST = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<name>[\w.-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
+_HOST = re.compile(r"(?:(?P<user>\w[\w.-]*)@)?(?P<name>\w[\w.-]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
