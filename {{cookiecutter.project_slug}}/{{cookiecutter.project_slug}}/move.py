@@ -46,8 +46,9 @@ _TYPES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 def copy_redis(source: str, target: str, overwrite: bool) -> None:
     """Copy everything from one Redis to another: queues, results, schedule, the application's data.
 
-    FROM and TO are addresses such as rediss://:password@host:6379/0. Stop web and workers before;
-    nothing that changes meanwhile is copied.
+    FROM and TO are addresses such as rediss://:password@host:6379/0; the word "here" stands for
+    the REDIS_URL of this application. Stop web and workers before: what changes meanwhile may be
+    left out.
     """
     try:
         with _connect(source) as at, _connect(target) as to:
@@ -64,7 +65,12 @@ def copy_redis(source: str, target: str, overwrite: bool) -> None:
 
 
 def _connect(url: str) -> Redis:
-    return connect_redis(tls_url(url, current_app.config), timeout=30, decode_responses=False)
+    config = current_app.config
+    url = config["REDIS_URL"] if url == "here" else url
+    try:
+        return connect_redis(tls_url(url, config), timeout=30, decode_responses=False)
+    except ValueError as error:
+        raise click.ClickException(f"{without_password(url)} is no address: {error}") from None
 
 
 def _copy(at: Redis, to: Redis, key: bytes) -> bool:

@@ -38,7 +38,7 @@ def stop_by_signal(cluster: Running, number: int) -> None:
 
 
 def stop_all_at_once(cluster: Running, number: int) -> None:
-    """Signal every process, as Heroku does."""
+    """Signal every process, as some platforms do."""
     everybody = [cluster.pid]
     for pid in everybody:
         everybody += children(pid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,7 +35,7 @@ def test_everything_arrives_as_it_was(live_app: Flask, empty_redis: str, other_u
         for command in DATA:
             at.execute_command(*command)
 
-        result = live_app.test_cli_runner().invoke(args=["copy-redis", empty_redis, other_url])
+        result = live_app.test_cli_runner().invoke(args=["copy-redis", "here", other_url])
 
         assert result.output == f"{len(DATA)} keys copied.\n"
         assert to.get("string") == b"\xff binary"
@@ -50,7 +49,7 @@ def test_everything_arrives_as_it_was(live_app: Flask, empty_redis: str, other_u
 
 
 def test_a_redis_that_is_in_use_is_not_written_to(
-    live_app: Flask, empty_redis: str, other_url: str, tmp_path: Path
+    live_app: Flask, empty_redis: str, other_url: str
 ) -> None:
     with Redis.from_url(other_url) as to:
         to.flushdb()
@@ -61,3 +60,11 @@ def test_a_redis_that_is_in_use_is_not_written_to(
         assert result.exit_code == 1
         assert "--overwrite" in result.output
         assert to.get("string") == b"kept"
+
+
+def test_what_is_no_address_is_refused(live_app: Flask, other_url: str) -> None:
+    result = live_app.test_cli_runner().invoke(args=["copy-redis", "ftp://:secret@host", other_url])
+
+    assert result.exit_code == 1
+    assert "is no address" in result.output
+    assert "secret" not in result.output
