@@ -91,6 +91,16 @@ def test_every_unit_is_valid_and_shut_in(server: Server, report: support.Report)
             assert exposure < 2, text
 
 
+def test_nothing_but_ssh_and_the_web_is_open(server: Server) -> None:
+    status = server.shell("ufw status verbose")
+    assert "Default: deny (incoming)" in status
+    opened = {line.split()[0] for line in status.splitlines() if "ALLOW IN" in line}
+    assert opened == {"22/tcp", "80/tcp", "443/tcp"}
+    listening = server.shell("ss -Htln").split()
+    assert f"127.0.0.1:{server.redis_port()}" in listening
+    assert not {"0.0.0.0:6379", "127.0.0.1:6379"} & set(listening)
+
+
 def test_idle_memory(server: Server, report: support.Report) -> None:
     """The bar is for what the application brings: its processes, its Redis and nginx."""
     processes = server.memory()
@@ -271,21 +281,18 @@ def test_a_power_cut_loses_no_task(server: Server, report: support.Report) -> No
     subprocess.run(["docker", "kill", server.name], check=True, capture_output=True)
     subprocess.run(["docker", "start", server.name], check=True, capture_output=True)
     wait_until(lambda: server.works(), "the application works after a power cut")
-    # What ran at the moment of the cut comes back when the visibility timeout is over: 15 minutes.
-    # Make its delivery that old instead of waiting.
-    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
-    index = server.shell(f"{redis} --scan --pattern '*unacked_index'").strip()
-    running = [line for line in server.shell(f"{redis} zrange '{index}' 0 -1").split() if line]
-    for tag in running:
-        server.shell(f"{redis} zadd '{index}' xx 1 '{tag}'")
     done: set[str] = set()
 
     def all_done() -> bool:
         done.update(task for task in tasks if task not in done and server.task_is_done(task))
         return len(done) == len(tasks)
 
+    # What ran at the moment of the cut comes back when nobody has held it for 40 s.
+    began = time.monotonic()
     wait_until(all_done, "all 200 tasks are done", seconds=120)
-    report.add(server.manager, f"power cut with 200 tasks: all done, {len(running)} ran twice")
+    report.add(
+        server.manager, f"power cut with 200 tasks: all done {time.monotonic() - began:.0f} s later"
+    )
 
 
 def test_a_second_application_stands_beside(

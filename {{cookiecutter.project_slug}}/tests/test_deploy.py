@@ -79,7 +79,14 @@ def test_only_committed_files_are_archived(repository: Path, tmp_path: Path) -> 
     assert listed == ["app.py"]
 
 
-def test_own_certificates_need_both_files(app: Flask) -> None:
-    result = app.test_cli_runner().invoke(args=["deploy", "setup", "host", "--tls", "files"])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--tls", "files"], "--certificate FILE and --key FILE"),
+        (["--tls", "certbot", "--domain", "example.com"], "settings.toml"),
+    ],
+)
+def test_a_setup_that_cannot_work_is_refused(app: Flask, options: list[str], reason: str) -> None:
+    result = app.test_cli_runner().invoke(args=["deploy", "setup", "host", *options])
     assert result.exit_code == 2
-    assert "--certificate FILE and --key FILE" in result.output
+    assert reason in result.output

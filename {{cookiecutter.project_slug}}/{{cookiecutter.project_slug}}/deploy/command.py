@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import tomllib
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
     """Make HOST ready; again, and it changes only what is not as it should be."""
     _need_pyinfra()
-    if options["tls"] == "files" and not (options["certificate"] and options["key"]):
-        raise click.UsageError("--tls files needs --certificate FILE and --key FILE.")
+    _check_settings(server.project, options)
     for name in ("certificate", "key"):
         path = options[name]
         options[name] = str(Path(path).resolve()) if path else None
@@ -139,6 +140,21 @@ def run(server: Server, command: tuple[str, ...]) -> None:
             f"--setenv=PATH={current}/.venv/bin:/usr/bin:/bin /usr/bin/env {shlex.join(command)}"
         )
     )
+
+
+def _check_settings(project: Path, options: Mapping[str, str | None]) -> None:
+    """Raise ``click.UsageError`` for settings that cannot work, before anything is done."""
+    text = (project / "deploy" / "vps" / "settings.toml").read_text(encoding="utf-8")
+    settings = tomllib.loads(text) | {name: value for name, value in options.items() if value}
+    if settings["tls"] == "files" and not (options["certificate"] and options["key"]):
+        raise click.UsageError("--tls files needs --certificate FILE and --key FILE.")
+    if settings["tls"] == "certbot" and settings["domain"].endswith("example.com"):
+        raise click.UsageError(
+            f"Nobody gets a certificate for {settings['domain']}. Write your domain into "
+            "deploy/vps/settings.toml, or begin without one: --tls none."
+        )
+    if not (project / "deploy" / settings["process_manager"]).is_dir():
+        raise click.UsageError(f"This project has no folder deploy/{settings['process_manager']}.")
 
 
 def _need_pyinfra() -> None:
