@@ -101,9 +101,6 @@ class Config:
         )
         if self.CELERY_TASK_SOFT_TIME_LIMIT >= self.CELERY_TASK_TIME_LIMIT:
             self.faults.append("CELERY_TASK_SOFT_TIME_LIMIT must be below CELERY_TASK_TIME_LIMIT.")
-        # A task that no worker confirmed for so long is given to another one, so it must be longer
-        # than any task may run and a worker may take to stop.
-        self.CELERY_VISIBILITY_TIMEOUT = max(900, self.CELERY_TASK_TIME_LIMIT + 120)
         # How long the result of a task is kept, in seconds.
         self.CELERY_RESULT_EXPIRES = self._integer("CELERY_RESULT_EXPIRES", 3600, low=60)
         {% if cookiecutter.include_examples == "yes" %}
