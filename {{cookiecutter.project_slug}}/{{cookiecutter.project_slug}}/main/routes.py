@@ -16,7 +16,7 @@ from .live import answer, live
 from .snapshot import Snapshot, TaskView, short_name
 
 bp = Blueprint("main", __name__)
-for word_filter in (words.ago, words.clock, words.duration, words.moment, words.span, short_name):
+for word_filter in (words.ago, words.clock, words.duration, words.interval, words.moment, words.span, short_name):
     bp.add_app_template_filter(word_filter)
 
 #: The colours that APP_COLOR may name, as the icon has them. static/style.css has the rest.
