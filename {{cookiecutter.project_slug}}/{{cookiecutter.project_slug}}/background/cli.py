@@ -89,7 +89,7 @@ def cluster(
     jobs = [
         Job(
             spec.name,
-            _worker_argv(spec, options.log_level),
+            _worker_argv(celery, spec),
             beats=spec.options.get("pool") != "solo",
         )
         for spec in chosen
@@ -119,7 +119,7 @@ def worker(ctx: click.Context, name: str | None, arguments: tuple[str, ...]) -> 
     short_name, _, host = (name or "").partition("@")
     by_name = {spec.name: spec for spec in celery.options.workers}
     spec = by_name.get(short_name) if name else celery.options.workers[0]
-    argv = _worker_argv(spec or WorkerSpec(short_name), celery.options.log_level)
+    argv = _worker_argv(celery, spec or WorkerSpec(short_name))
     if host:
         arguments = ("--hostname", f"{short_name}@{host}", *arguments)
     ctx.exit(run_celery(celery, [*argv, *arguments]))
@@ -139,11 +139,21 @@ def _choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSp
     return [by_name[name] for name in wanted]
 
 
-def _worker_argv(spec: WorkerSpec, loglevel: str) -> list[str]:
+def _worker_argv(celery: FlaskCelery, spec: WorkerSpec) -> list[str]:
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker
+
     try:
-        argv = spec.argv(loglevel)
+        argv = spec.argv(celery.options.log_level)
+        # Let Celery read them here, or a wrong value would end the worker again and again.
+        celery_context = CLIContext(app=celery, no_color=True, workdir=None)
+        worker.make_context("worker", argv[1:], obj=celery_context).close()
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
+    except click.UsageError as error:
+        raise click.ClickException(
+            f"CELERY_WORKERS[{spec.name!r}] cannot work: {error.format_message()}"
+        ) from error
     if sys.platform == "win32" and "pool" not in spec.options:
         # Celery's process pool needs fork: https://docs.celeryq.dev/en/stable/faq.html#windows
         argv += ["--pool", "solo"]
