@@ -99,9 +99,7 @@ class Server:
 
     def copy(self, folder: Path, target: str) -> None:
         """Copy a folder to the server."""
-        subprocess.run(
-            ["docker", "cp", "--quiet", folder, f"{self.name}:{target}"], check=True
-        )
+        subprocess.run(["docker", "cp", "--quiet", folder, f"{self.name}:{target}"], check=True)
 
     def deploy(self, command: str, *arguments: str, expect_failure: bool = False) -> str:
         """Run ``flask deploy COMMAND`` against the server and return its output."""
@@ -270,7 +268,8 @@ def short_name(command: str) -> str:
 def nothing_changed(output: str) -> bool:
     """Tell whether pyinfra, which said ``output``, changed nothing."""
     totals = re.search(r"Grand total +(\d+) +(\S+) +(\S+) +(\d+)", output)
-    return bool(totals) and totals.group(2, 3) == ("-", "-") and totals[1] == totals[4]
+    assert totals, output
+    return totals.group(2, 3) == ("-", "-") and totals[1] == totals[4]
 
 
 def ask(

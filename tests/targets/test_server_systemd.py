@@ -23,7 +23,7 @@ def shown(server: Server) -> str:
     """Return issuer and serial number of the certificate that nginx shows for the domain."""
     return server.shell(
         f"openssl s_client -connect 127.0.0.1:443 -servername {DOMAIN} </dev/null 2>/dev/null"
-        " | openssl x509 -noout -issuer -serial -checkhost birds.example.org"
+        f" | openssl x509 -noout -issuer -serial -checkhost {DOMAIN} || true"
     )
 
 
@@ -50,8 +50,8 @@ def test_certbot_gets_a_certificate_and_renews_it(server: Server) -> None:
         "systemd-run -q --unit acme -E PEBBLE_VA_NOSLEEP=1 pebble -config /root/acme/pebble.json"
     )
     assert "Pebble" not in shown(server)
-    options = ("--domain", DOMAIN, "--tls", "certbot")
-    options += ("--acme-server", "https://localhost:14000/dir")
+    options = ["--domain", DOMAIN, "--tls", "certbot"]
+    options += ["--acme-server", "https://localhost:14000/dir"]
 
     server.deploy("setup", "--process-manager", server.manager, *options)
     first = shown(server)
