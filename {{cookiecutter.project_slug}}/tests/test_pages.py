@@ -1,8 +1,13 @@
 """Pages, health and headers, without Redis: this is also how they look when Redis is away."""
 
+import re
+from pathlib import Path
+
 import pytest
-from flask import Flask
+from flask import Flask, abort
 from flask.testing import FlaskClient
+
+from {{ cookiecutter.project_slug }}.main import live, words
 
 
 def test_the_page_loads_without_redis_and_says_so(client: FlaskClient) -> None:
@@ -16,6 +21,93 @@ def test_names_in_the_page_are_escaped(app: Flask) -> None:
     app.config["APP_NAME"] = "<script>alert(1)</script>"
 
     assert "<script>" not in app.test_client().get("/").text
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500, 503])
+def test_each_error_has_a_page_in_the_same_look(app: Flask, status: int) -> None:
+    app.add_url_rule("/broken", view_func=lambda: abort(status))
+
+    response = app.test_client().get("/broken", headers={"Accept": "text/html"})
+
+    assert response.status_code == status
+    assert response.mimetype == "text/html"
+    assert "style.css" in response.text
+    assert f"Error {status}" in response.text
+
+
+def test_an_unchanged_part_of_the_page_is_not_sent_again(client: FlaskClient) -> None:
+    first = client.get("/live")
+    again = client.get("/live", headers={"If-None-Match": f"W/{first.headers['ETag']}"})
+
+    assert first.status_code == 200
+    assert float(first.headers["Poll-After"]) >= live.SHORTEST
+    assert again.status_code == 304
+    assert again.data == b""
+
+
+def test_many_open_pages_are_told_to_come_back_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    pace = live.Pace(since=0.0)
+    pages = [0.0] * 200
+
+    for tick in range(60 * 10):
+        now = tick / 10
+        pages = [now + pace.next() if due <= now else due for due in pages]
+
+    assert pace.pause == pytest.approx(200 / live.MOST_POLLS, rel=0.3)
+
+
+def test_the_address_of_a_static_file_changes_with_it(client: FlaskClient) -> None:
+    found = re.search(r'href="(/static/style\.css\?v=[0-9a-f]+)"', client.get("/").text)
+    assert found
+
+    kept = client.get(found[1])
+    outdated = client.get("/static/style.css?v=0123456789ab")
+
+    assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert outdated.headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.01, "under 0.1 s"), (4.26, "4.3 s"), (59.7, "1 min 0 s"), (65, "1 min 5 s")],
+)
+def test_spans_of_time_are_exact(seconds: float, text: str) -> None:
+    assert words.span(seconds) == text
+
+
+def test_every_colour_can_be_read_on_every_ground(app: Flask) -> None:
+    """WCAG asks for a contrast of 4.5: https://www.w3.org/TR/WCAG22/#contrast-minimum"""
+    style = Path(str(app.static_folder), "style.css").read_text()
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    dark = dark.partition("\n* {")[0]
+    for part in (light, dark):
+        colors = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", part[: part.index("[data-")]))
+        accents = re.findall(r"--accent: (#[0-9a-f]{6})", part)
+        assert len(accents) == 6
+        grounds = [colors["back"], colors["card"]]
+        pairs = [(text, ground) for text in accents for ground in grounds]
+        pairs += [(colors["on-accent"], accent) for accent in accents]
+        for name in ("text", "quiet", "good", "bad"):
+            pairs += [(colors[name], ground) for ground in grounds]
+        pairs += [(colors[name], colors[f"{name}-back"]) for name in ("good", "bad")]
+        for text, ground in pairs:
+            assert contrast(text, ground) >= 4.5, (text, ground)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio"""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_healthz_needs_nothing(client: FlaskClient) -> None:

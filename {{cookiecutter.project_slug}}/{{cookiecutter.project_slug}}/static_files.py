@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, request
-from werkzeug.utils import safe_join
+from werkzeug.security import safe_join
 
 #: Seconds that a browser may keep a file; more than a year is not allowed.
 LIFETIME = 31_536_000

@@ -61,10 +61,11 @@ class ResultBackend(RedisBackend):
 
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
         """Store the failure, and keep the message so that the task can be run again."""
-        super().mark_as_failure(task_id, exc, *args, **kwargs)
         request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
         if request:
+            # First, so that whoever sees the failure can run it again.
             remember(self.app, request, exc)
+        super().mark_as_failure(task_id, exc, *args, **kwargs)
 
 
 @dataclass(frozen=True)

@@ -37,17 +37,17 @@ class Pace:
     """Counts the polls, and says when the page that asks should come back."""
 
     pause: float = SHORTEST
+    since: float = field(default_factory=time.monotonic)
     _polls: int = 0
-    _since: float = field(default_factory=time.monotonic)
 
     def next(self) -> float:
         """Count a poll; return the seconds until the same page should ask again."""
         self._polls += 1
-        elapsed = time.monotonic() - self._since
+        elapsed = time.monotonic() - self.since
         if elapsed >= _WINDOW:
             pages = self._polls / elapsed * self.pause
             self.pause = min(max(pages / MOST_POLLS, SHORTEST), LONGEST)
-            self._polls, self._since = 0, time.monotonic()
+            self._polls, self.since = 0, time.monotonic()
         return self.pause
 
 

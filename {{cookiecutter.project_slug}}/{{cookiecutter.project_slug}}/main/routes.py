@@ -16,8 +16,9 @@ from .live import answer, live
 from .snapshot import Snapshot, TaskView, short_name
 
 bp = Blueprint("main", __name__)
-for word_filter in (words.ago, words.clock, words.duration, words.interval, words.moment, words.span, short_name):
-    bp.add_app_template_filter(word_filter)
+for name in ("ago", "clock", "duration", "interval", "moment", "span"):
+    bp.add_app_template_filter(getattr(words, name))
+bp.add_app_template_filter(short_name)
 
 #: The colours that APP_COLOR may name, as the icon has them. static/style.css has the rest.
 COLORS = {

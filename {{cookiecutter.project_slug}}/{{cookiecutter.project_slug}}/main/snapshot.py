@@ -48,6 +48,8 @@ class Snapshot:
     ended: list[TaskView] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    #: How many failed or were given up, shown or not.
+    failed_count: int = 0
     queues: dict[str, int] = field(default_factory=dict)
     workers: list[Heartbeat] = field(default_factory=list)
     schedule: list[ScheduleStatus] = field(default_factory=list)
@@ -70,7 +72,7 @@ class Snapshot:
 
 
 def take() -> Snapshot:
-    """Ask Redis, eight round trips in all. Raises ``redis.exceptions.RedisError``."""
+    """Ask Redis, nine round trips in all. Raises ``redis.exceptions.RedisError``."""
     # The heartbeats come first: what they do not name, though it began before, runs no more.
     workers = celery.heartbeats()
     sent = activity.recent_times()
@@ -89,6 +91,7 @@ def take() -> Snapshot:
         ended=_newest((task for task in tasks if _ended(task.info)), MOST_ENDED),
         failures=failures[:MOST_FAILED],
         dead=dead,
+        failed_count=len(failures) + dead_letters.count(celery),
         queues=celery.queue_lengths(),
         workers=workers,
         schedule=celery.schedule_status(),

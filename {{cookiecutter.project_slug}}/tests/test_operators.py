@@ -1,0 +1,100 @@
+"""Who signs in, what it takes, and what others may see."""
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from {{ cookiecutter.project_slug }} import create_app
+
+
+def sign_in(client: FlaskClient, token: str) -> int:
+    """Send the form of the sign-in page as a browser does; return the status."""
+    client.get("/sign-in")
+    with client.session_transaction() as session:
+        csrf = session["csrf"]
+    return client.post("/sign-in", data={"token": token, "csrf_token": csrf}).status_code
+
+
+@pytest.fixture
+def closed() -> FlaskClient:
+    """A browser on a server in production."""
+    settings = {"CONFIG_NAME": "production", "PUBLIC_DASHBOARD": False}
+    return create_app("testing", settings).test_client()
+
+
+def test_the_token_signs_in_and_another_does_not(app: Flask, client: FlaskClient) -> None:
+    assert sign_in(client, "wrong") == 401
+    assert "Sign out" not in client.get("/").text
+
+    assert sign_in(client, app.config["API_TOKEN"]) == 303
+    assert "Sign out" in client.get("/").text
+
+
+def test_signing_in_needs_the_token_of_the_form(app: Flask, client: FlaskClient) -> None:
+    client.get("/sign-in")
+
+    assert client.post("/sign-in", data={"token": app.config["API_TOKEN"]}).status_code == 403
+
+
+@pytest.mark.parametrize("token", ["", "ü", "\ud800", "x" * 5000])
+def test_odd_tokens_are_wrong_ones(client: FlaskClient, token: str) -> None:
+    assert sign_in(client, token.encode("utf-8", "replace").decode()) == 401
+
+
+def test_wrong_tokens_are_counted_and_right_ones_are_not(app: Flask) -> None:
+    settings = {"RATELIMIT_ENABLED": True, "RATELIMIT_SIGN_IN": "2 per hour"}
+    limited = create_app("testing", settings)
+    token = limited.config["API_TOKEN"]
+    for _ in range(4):
+        assert sign_in(limited.test_client(), token) == 303
+    client = limited.test_client()
+
+    assert [sign_in(client, "wrong") for _ in range(3)] == [401, 401, 429]
+
+
+def test_signing_out_ends_the_session(app: Flask, client: FlaskClient) -> None:
+    sign_in(client, app.config["API_TOKEN"])
+    client.get("/")
+    with client.session_transaction() as session:
+        csrf = session["csrf"]
+
+    assert client.post("/sign-out").status_code == 403
+    assert client.post("/sign-out", data={"csrf_token": csrf}).status_code == 303
+    assert "Sign out" not in client.get("/").text
+
+
+def test_a_new_token_ends_all_sessions(app: Flask, client: FlaskClient) -> None:
+    sign_in(client, app.config["API_TOKEN"])
+
+    app.config["API_TOKEN"] = "another-token"
+
+    assert "Sign out" not in client.get("/").text
+
+
+def test_the_cookie_is_for_this_site_and_its_server_only(app: Flask) -> None:
+    app.config["SESSION_COOKIE_SECURE"] = True
+    cookie = app.test_client().get("/sign-in").headers["Set-Cookie"]
+
+    for part in ("HttpOnly", "SameSite=Lax", "Secure", "Path=/"):
+        assert part in cookie
+
+
+@pytest.mark.parametrize("path", ["/tasks/run-again", "/sign-out"])
+def test_an_operators_forms_are_refused_to_others(client: FlaskClient, path: str) -> None:
+    assert client.post(path, data={"task_id": "x"}).status_code == 403
+
+
+def test_a_closed_page_shows_no_numbers(closed: FlaskClient) -> None:
+    page = closed.get("/")
+
+    assert page.status_code == 200
+    assert "sign in" in page.text
+    assert "live.js" not in page.text
+    assert "Redis cannot be reached" not in page.text
+    assert closed.get("/live").status_code == 403
+
+
+def test_a_closed_page_opens_for_an_operator(closed: FlaskClient) -> None:
+    sign_in(closed, closed.application.config["API_TOKEN"])
+
+    assert closed.get("/live").status_code == 200
