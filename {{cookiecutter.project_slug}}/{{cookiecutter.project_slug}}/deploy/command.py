@@ -63,7 +63,7 @@ def setup(server: Server, dry_run: bool, **options: str | None) -> None:
         options[name] = str(Path(path).resolve()) if path else None
     server.apply("setup", options, dry_run=dry_run)
     if not dry_run:
-        click.echo(f"{server.name} is ready. Next: uv run flask deploy release {server.name}")
+        click.echo(f"{server.name} is ready. Next: uv run flask deploy release {server}")
 
 
 @deploy.command()
@@ -90,7 +90,7 @@ def release(
     if server.read(f"ls /opt/{NAME}/releases").split() == [name]:
         raise click.ClickException(
             f"{name} failed the smoke suite. It is the first release, so it stays: "
-            f"look at flask deploy logs {server.name}, mend it and release again."
+            f"look at flask deploy logs {server}, mend it and release again."
         )
     click.echo(f"{name} failed the smoke suite: back to the release before.", err=True)
     server.apply("rollback", {})

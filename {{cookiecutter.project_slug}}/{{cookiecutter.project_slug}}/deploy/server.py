@@ -44,6 +44,10 @@ class Server:
             ssh_config=ssh_config,
         )
 
+    def __str__(self) -> str:
+        """Return how it is written on the command line."""
+        return f"{self.user}@{self.name}" + (f":{self.port}" if self.port != 22 else "")
+
     def ssh(self, command: str, *, terminal: bool = False) -> list[str]:
         """Return the command line that runs a shell command there, as root."""
         line = ["ssh", "-p", str(self.port), "-o", "StrictHostKeyChecking=accept-new"]
