@@ -191,9 +191,7 @@ def find(app: FlaskCelery, letter_id: str) -> DeadLetter:
 
 def _parse(text: str | bytes) -> DeadLetter:
     known = {field.name for field in fields(DeadLetter)}
-    return DeadLetter(
-        **{name: value for name, value in json.loads(text).items() if name in known}
-    )
+    return DeadLetter(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 def count(app: FlaskCelery) -> int:
