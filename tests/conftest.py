@@ -18,18 +18,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[REPORT] = support.Report()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, in one of the processes that test side by side, what shares its set-up.
-
-    That is each file that starts something, and all of the tests of generation.
-    """
-    for item in items:
-        path = item.path.relative_to(support.ROOT / "tests")
-        group = path.parts[0] if path.parts[0] == "generation" else path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand the report of a process that tests beside others to the one that prints."""
     if hasattr(session.config, "workeroutput"):
