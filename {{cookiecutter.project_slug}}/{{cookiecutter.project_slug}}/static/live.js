@@ -32,6 +32,11 @@ function schedule(seconds) {
   }
 }
 
+// So that many open pages do not all ask at the same moment.
+function spread() {
+  return 0.75 + Math.random() / 2;
+}
+
 async function ask() {
   asking?.abort();
   const mine = (asking = new AbortController());
@@ -62,14 +67,14 @@ async function ask() {
     clockSkew = Date.parse(response.headers.get("Date")) - Date.now() || 0;
     failures = 0;
     show("live", finished ? "The task has ended" : "Live");
-    schedule(Number(response.headers.get("Poll-After")) || 2);
+    schedule((Number(response.headers.get("Poll-After")) || 2) * spread());
   } catch (error) {
     if (mine !== asking) {
       return; // a newer question has taken over
     }
     failures += 1;
     show("lost", "Connection lost. Trying again …");
-    schedule(Math.min(2 ** (failures - 1), LONGEST_WAIT) * (0.75 + Math.random() / 2));
+    schedule(Math.min(2 ** (failures - 1), LONGEST_WAIT) * spread());
   } finally {
     clearTimeout(limit);
   }
