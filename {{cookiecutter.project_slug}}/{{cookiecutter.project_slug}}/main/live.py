@@ -28,7 +28,7 @@ STALE = 10.0
 #: Polls that one process answers each second, about; and the bounds of the pause (seconds).
 MOST_POLLS = 20
 SHORTEST, LONGEST = 1.0, 30.0
-#: Seconds over which the open pages are counted.
+#: Seconds over which the polls are counted, at least.
 _WINDOW = 5.0
 
 
@@ -44,9 +44,11 @@ class Pace:
         """Count a poll; return the seconds until the same page should ask again."""
         self._polls += 1
         elapsed = time.monotonic() - self.since
-        if elapsed >= _WINDOW:
-            pages = self._polls / elapsed * self.pause
-            self.pause = min(max(pages / MOST_POLLS, SHORTEST), LONGEST)
+        # Long enough that every page came once by the pause that it was told last.
+        if elapsed >= max(_WINDOW, 1.25 * self.pause):
+            excess = self._polls / elapsed / MOST_POLLS
+            # Less than what is missing, so that it settles and does not swing.
+            self.pause = min(max(self.pause * excess**0.6, SHORTEST), LONGEST)
             self._polls, self.since = 0, time.monotonic()
         return self.pause
 
