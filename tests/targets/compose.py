@@ -191,9 +191,20 @@ class Stack:
         """Return the processes of a service's container."""
         return [Process(*entry) for entry in json.loads(self.python(service, LIST_PROCESSES))]
 
+    def cluster(self) -> list[Process]:
+        """Return the processes of `flask celery cluster`, without what watches the code."""
+        found = self.processes("worker")
+        return [
+            it
+            for it in found
+            if "cluster" in it.command and "watchfiles" not in it.command and it.parent != 0
+        ]
+
     def kill(self, service: str, pid: int) -> None:
         """Kill a process of a container from inside: the engine takes it for a crash."""
-        self.python(service, "import os, sys; os.kill(int(sys.argv[1]), 9)", str(pid))
+        code = "import os, sys; os.kill(int(sys.argv[1]), 9)"
+        # Where the container ends by it, this command may end as well.
+        self.compose("exec", "-T", service, "python3", "-c", code, str(pid), check=False)
 
     def kill_main_process(self, service: str) -> None:
         """Kill what process 1, the init, was started for; wait until the container is another."""
@@ -206,18 +217,13 @@ class Stack:
         """Kill the process in which the worker runs its tasks; wait until there is another."""
 
         def find() -> int | None:
-            """Return the pool's child: a cluster process whose parent's parent is one as well."""
-            cluster = {it.pid: it for it in self.processes("worker") if "cluster" in it.command}
-            return next(
-                (
-                    it.pid
-                    for it in cluster.values()
-                    if it.parent in cluster
-                    and cluster[it.parent].parent in cluster
-                    and "watchfiles" not in cluster[cluster[it.parent].parent].command
-                ),
-                None,
-            )
+            """Return the pool's child: its parent is a worker, and that one's the cluster."""
+            cluster = {it.pid: it for it in self.cluster()}
+            for it in cluster.values():
+                worker = cluster.get(it.parent)
+                if worker and worker.parent in cluster:
+                    return it.pid
+            return None
 
         before = find()
         assert before, f"There is no child in {self.processes('worker')}"
