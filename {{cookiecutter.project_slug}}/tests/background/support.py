@@ -198,10 +198,12 @@ def exists(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
+def beats(settings: Mapping[str, Any]) -> list[Heartbeat]:
+    """Return what the workers that live have said last."""
+    with create_app(settings).app_context():
+        return [beat for beat in celery.heartbeats() if beat.alive]
+
+
 def ready(settings: Mapping[str, Any], workers: int) -> None:
     """Wait until so many workers take tasks from the Redis of `settings`."""
-    with create_app(settings).app_context():
-        wait_until(
-            lambda: len([beat for beat in celery.heartbeats() if beat.alive]) >= workers,
-            f"{workers} workers",
-        )
+    wait_until(lambda: len(beats(settings)) >= workers, f"{workers} workers")

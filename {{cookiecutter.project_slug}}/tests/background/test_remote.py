@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 import sample_app
 from sample_app import celery, create_app
-from support import EmbeddedRedis, FlaskCelery, StartCluster, wait_until
+from support import EmbeddedRedis, FlaskCelery, StartCluster, children, wait_until
 
 
 def test_status_names_every_worker(live: FlaskCelery) -> None:
@@ -20,22 +22,23 @@ def test_workers_answer_what_inspect_asks(live: FlaskCelery, box: redis.Redis) -
     running = live.submit(sample_app.hold, "inspected")
     box.blpop(["started:inspected"], timeout=20)
     waiting = live.submit(sample_app.nothing, countdown=200)
-    main = next(name for name in live.status() if name.startswith("main@"))
+    main = next(beat.name for beat in live.heartbeats() if beat.name.startswith("main@"))
+
+    def ask(command: str) -> Any:
+        return getattr(live.inspect, command)(destination=[main])[main]
 
     def ids(command: str) -> list[str]:
-        found = getattr(live.inspect, command)(destination=[main])[main]
-        return [task.get("id") or task["request"]["id"] for task in found]
+        return [task.get("id") or task["request"]["id"] for task in ask(command)]
 
-    assert live.inspect.ping()[main] == {"ok": "pong"}
+    assert ask("ping") == {"ok": "pong"}
     assert ids("active") == [running.id]
-    wait_until(lambda: ids("scheduled") == [waiting.id], "the task that waits for its time")
-    assert waiting.id in ids("reserved") or ids("reserved") == []
-    assert "sample_app.double" in live.inspect.registered()[main]
-    assert live.inspect.stats()[main]["pool"]["max-concurrency"] == 2
-    assert [queue["name"] for queue in live.inspect.active_queues()[main]] == ["default"]
+    wait_until(lambda: waiting.id in ids("scheduled"), "the task that waits for its time")
+    assert waiting.id in ids("reserved")
+    assert "sample_app.double" in ask("registered")
+    assert ask("stats")["pool"]["max-concurrency"] == 2
+    assert [queue["name"] for queue in ask("active_queues")] == ["default"]
     waiting.cancel()
-    assert waiting.id in live.inspect.revoked()[main]
-    assert "password" not in str(live.inspect.conf()[main])
+    wait_until(lambda: waiting.id in ask("revoked"), "the worker to hear of it")
     box.rpush("release:inspected", "go")
     running.result(timeout=20)
 
@@ -67,15 +70,14 @@ def test_pools_change_their_size_and_workers_stop(
     cluster = start(settings, "cluster", "--no-scheduler", workers=1)
     with create_app(settings).app_context():
 
-        def children() -> int:
-            stats = celery.inspect.stats() or {}
-            return sum(len(found["pool"]["processes"]) for found in stats.values())
+        def has(number: int) -> bool:
+            return len(children(cluster.pid)) == number
 
-        assert children() == 1
+        assert has(1)
         celery.control.pool_grow(2)
-        wait_until(lambda: children() == 3, "two more children")
+        wait_until(lambda: has(3), "two more children")
         celery.control.pool_shrink(1)
-        wait_until(lambda: children() == 2, "one child less")
+        wait_until(lambda: has(2), "one child less")
         answers = celery.control.pool_restart(reply=True) or []
         assert [list(answer.values()) for answer in answers] == [[{"ok": "reload started"}]]
         assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3

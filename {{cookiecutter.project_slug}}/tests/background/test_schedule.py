@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections import Counter
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.schedules import crontab, solar
 from flask import Flask
-from sample_app import celery, create_app
-from support import EmbeddedRedis, FlaskCelery, StartCluster, wait_until
+from support import FlaskCelery
 
 
 @pytest.fixture
@@ -101,45 +96,6 @@ def entries(own: FlaskCelery, settings: dict[str, Any] | None = None) -> dict[st
     app.config.update(CELERY_TASK_ALWAYS_EAGER=True, **(settings or {}))
     own.init_app(app)
     return dict(own.conf.beat_schedule)
-
-
-def test_each_tick_comes_once_from_two_clusters_and_another_takes_over(
-    start: StartCluster, own_redis: EmbeddedRedis, tmp_path: Path
-) -> None:
-    ledger = tmp_path / "ledger"
-    settings = {
-        "LEDGER": str(ledger),
-        "CELERYBEAT_SCHEDULE": {
-            "configured": {
-                "task": "sample_app.tick",
-                "schedule": 1.0,
-                "kwargs": {"line": "configured"},
-            }
-        },
-    }
-    first = start({**settings, "CELERY_WORKERS": ["one"]}, "cluster", workers=1)
-    first.wait_for("This scheduler leads")
-    second = start({**settings, "CELERY_WORKERS": ["two"]}, "cluster", workers=2)
-
-    def ticks() -> Counter[str]:
-        return Counter(ledger.read_text().split()) if ledger.exists() else Counter()
-
-    wait_until(lambda: min(ticks()[name] for name in ("decorated", "configured")) >= 3, "ticks")
-    assert "This scheduler leads" not in second.output
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    second.wait_for("This scheduler leads")
-    taken_over = ticks()
-    wait_until(lambda: ticks()["decorated"] > taken_over["decorated"], "ticks after the take-over")
-
-    assert second.stop() == 0
-    with create_app({**settings, "REDIS_URL": own_redis.url}).app_context():
-        counts = {found.name: found.total_run_count for found in celery.schedule_status()}
-        waiting = celery.queue_lengths()["default"]
-    sent = counts["every-second"] + counts["configured"]
-    # Each tick that was claimed was sent once: it is in the ledger, or still in the queue. The
-    # kill may have come between the claim and the sending.
-    assert sent - 1 <= sum(ticks().values()) + waiting <= sent
 
 
 def test_the_status_tells_the_last_and_the_next_run(client: FlaskCelery) -> None:
