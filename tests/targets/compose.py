@@ -170,7 +170,10 @@ class Stack:
     def remove(self) -> None:
         """Remove containers, networks, volumes and images."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
-        subprocess.run(["docker", "rmi", "--force", *self.images], check=False, capture_output=True)
+        label = f"label=org.opencontainers.image.title={self.slug}"
+        listed = support.run("docker", "images", "--quiet", "--filter", label, cwd=self.project)
+        built = sorted({*self.images, *listed.stdout.split()})
+        subprocess.run(["docker", "rmi", "--force", *built], check=False, capture_output=True)
 
     def logs(self) -> str:
         """Return the last lines of all services."""
