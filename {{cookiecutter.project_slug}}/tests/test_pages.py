@@ -122,7 +122,7 @@ def test_readyz_says_why_it_is_not_ready(client: FlaskClient) -> None:
     assert response.status_code == 503
     assert response.content_type == "application/problem+json"
     assert response.json
-    assert response.json["detail"] == "Redis does not answer."
+    assert response.json["detail"] == "Redis cannot be reached."
     assert int(response.headers["Retry-After"]) > 0
 
 

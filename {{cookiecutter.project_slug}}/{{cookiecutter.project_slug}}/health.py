@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, jsonify
 from redis.exceptions import RedisError
 
+from .background.diagnosis import check, reason_of
 from .background.heartbeat import LOST_AFTER
 from .extensions import celery
 from .problems import RETRY_AFTER, problem
@@ -20,16 +21,17 @@ def healthz() -> Response:
 
 @bp.get("/readyz")
 def readyz() -> Response:
-    """Answer 200 when Redis answers and a worker lives, otherwise 503 with the reason."""
+    """Answer 200 when Redis takes tasks and a worker lives, otherwise 503 with the reason."""
     try:
+        dead = check(celery)
         heartbeats = celery.heartbeats()
     except RedisError as error:
-        current_app.logger.warning("Not ready, Redis does not answer: %s", error)
-        return _not_ready("Redis does not answer.")
+        current_app.logger.warning("Not ready, Redis is ill: %s", error)
+        return _not_ready(reason_of(error))
     alive = sum(worker.alive for worker in heartbeats)
     if not alive:
         return _not_ready(f"No worker has given a sign of life for {LOST_AFTER} seconds.")
-    return jsonify(status="ready", redis="ok", workers=alive)
+    return jsonify(status="ready", redis="ok", workers=alive, dead_letters=dead)
 
 
 def _not_ready(reason: str) -> Response:

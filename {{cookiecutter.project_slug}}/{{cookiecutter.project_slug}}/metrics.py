@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from . import activity
+from .background.dead_letters import count as count_dead_letters
 from .extensions import celery
 from .security import require_token
 
@@ -87,6 +88,9 @@ def _workers() -> Iterator[Metric]:
         active.add_metric([worker.name], worker.active)
     yield ages
     yield active
+    dead = GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.")
+    dead.add_metric([], count_dead_letters(celery))
+    yield dead
 
 
 def _tasks(counters: dict[str, str]) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ from werkzeug.exceptions import (
 )
 
 from .background import BrokerUnavailable
+from .background.diagnosis import reason_of
 from .extensions import limiter
 
 #: Seconds after which a client may try again when Redis is away.
@@ -104,7 +105,7 @@ def _redis_away(error: Exception) -> Response:
     current_app.logger.warning("Redis did not serve this request: %s", error)
     return problem(
         503,
-        "The task queue cannot be reached at the moment. Nothing was started; try again soon.",
+        f"{reason_of(error)} Nothing was started; try again soon.",
         {"Retry-After": str(RETRY_AFTER)},
         ServiceUnavailable().name,
     )

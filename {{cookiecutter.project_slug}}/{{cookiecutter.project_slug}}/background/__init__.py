@@ -7,6 +7,7 @@ from celery import current_task
 
 from .app import FlaskCelery
 from .connection import connect_redis, without_password
+from .dead_letters import DeadLetter, GivenUp
 from .errors import (
     BackgroundError,
     BrokerUnavailable,
@@ -19,6 +20,7 @@ from .errors import (
 from .failures import Failure
 from .futures import Future, FuturePool
 from .heartbeat import Heartbeat
+from .once import no_overlap, unique_by
 from .results import TaskInfo
 from .scheduler import ScheduleStatus
 from .tasks import FlaskTask, progress
@@ -27,11 +29,13 @@ __all__ = [
     "BackgroundError",
     "BrokerUnavailable",
     "ConfigurationError",
+    "DeadLetter",
     "Failure",
     "FlaskCelery",
     "FlaskTask",
     "Future",
     "FuturePool",
+    "GivenUp",
     "Heartbeat",
     "ScheduleStatus",
     "SubmitError",
@@ -41,6 +45,8 @@ __all__ = [
     "UnknownTask",
     "connect_redis",
     "current_task",
+    "no_overlap",
     "progress",
+    "unique_by",
     "without_password",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 PREFIX = "background:"
 WORKERS = PREFIX + "workers"
 SCHEDULER_LEASE = PREFIX + "scheduler:lease"
 SCHEDULER_RUNS = PREFIX + "scheduler:runs"
 LOCAL_CLUSTER = PREFIX + "local-cluster"
 FAILURES = PREFIX + "failures"
+PROBE = PREFIX + "probe"
 DEAD = PREFIX + "dead"
 DEAD_ORDER = PREFIX + "dead:order"
 
@@ -30,3 +33,14 @@ def cancelled(task_id: str) -> str:
 def deliveries(task_id: str) -> str:
     """Name the count of a task's deliveries after the first one."""
     return f"{PREFIX}deliveries:{task_id}"
+
+
+def lock(name: str) -> str:
+    """Name the lock of a function that does not overlap itself."""
+    return f"{PREFIX}lock:{name}"
+
+
+def done(name: str, values: str) -> str:
+    """Name the note that a function has done its work for some values."""
+    digest = hashlib.sha256(values.encode()).hexdigest()
+    return f"{PREFIX}done:{name}:{digest}"

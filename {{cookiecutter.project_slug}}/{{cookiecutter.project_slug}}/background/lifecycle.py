@@ -13,6 +13,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from celery import signals, states
+from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
@@ -39,9 +40,38 @@ class BackgroundRequest(Request):
     _context: Any
     _deliveries = 1
 
+    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        """Read a message. Raises ``InvalidTaskError`` for one that is no task."""
+        super().__init__(message, *args, **kwargs)
+        options = message.payload[2] if isinstance(message.payload, list) else None
+        right: dict[str, Any] = {"id": str, "args": (list, tuple), "kwargs": dict, "options": (dict, type(None))}
+        found: dict[str, Any] = {"id": self.id, "args": self.args, "kwargs": self.kwargs, "options": options}
+        for name, value in found.items():
+            if not isinstance(value, right[name]):
+                raise InvalidTaskError(f"the task's {name} cannot be {value!r:.100}")
+        hard, soft = self.time_limits
+        if not all(isinstance(limit, (int, float, type(None))) for limit in (hard, soft)):
+            raise InvalidTaskError("the task's time limits are no numbers")
+
+    def on_failure(self, *args: Any, **kwargs: Any) -> Any:
+        """Note that the task failed. If that fails, too, the task comes back later."""
+        try:
+            return super().on_failure(*args, **kwargs)
+        except Exception:
+            logger.exception("The end of %s could not be noted; it comes back.", self.id)
+            self._come_back()
+
     def revoked(self) -> bool:
-        """Whether the task is not to run; asked just before it would."""
-        return bool(super().revoked() or self._is_elsewhere() or self._is_given_up())
+        """Whether the task is not to run; asked just before it would.
+
+        An error here would cost the worker one of its places for tasks.
+        """
+        try:
+            return bool(super().revoked() or self._is_elsewhere() or self._is_given_up())
+        except Exception:
+            logger.exception("%s cannot be begun now; it comes back.", self.id)
+            self._come_back()
+            return True
 
     def _is_elsewhere(self) -> bool:
         """Whether another worker has the task now, because this one stood still for too long."""
@@ -63,6 +93,13 @@ class BackgroundRequest(Request):
         give_up(self._app, self.message, reason, request=self._context)
         self._let_go()
         return True
+
+    def _come_back(self) -> None:
+        """Leave the message to the end of its lease."""
+        if not self.acknowledged:
+            self.message.channel.qos.forget(self.message.delivery_tag)
+            self.acknowledged = True
+        state.task_ready(self)
 
     def _let_go(self) -> None:
         state.task_ready(self)

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from .connection import with_tls_rule
 from .errors import ConfigurationError
 from .heartbeat import INTERVAL
 from .workers import WorkerSpec, parse_workers
+
+# What a URL with redis:// means, in this process; see transport.py.
+TRANSPORT_ALIASES |= dict.fromkeys(("redis", "rediss"), f"{__package__}.transport:Transport")
 
 #: A request may not hang on Redis: two more tries, at most half a second in all.
 _BRIEF_RETRIES = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
@@ -188,8 +192,6 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
     settings["override_backends"] = dict.fromkeys(
         ("redis", "rediss", "socket"), f"{__package__}.results:ResultBackend"
     )
-    if settings["broker_url"].partition("://")[0] in ("redis", "rediss"):
-        settings.setdefault("broker_transport", f"{__package__}.transport:Transport")
     _set_transport_options(settings)
     queues = options.queues | {settings["task_default_queue"]}
     settings.setdefault("task_queues", [Queue(name, routing_key=name) for name in sorted(queues)])

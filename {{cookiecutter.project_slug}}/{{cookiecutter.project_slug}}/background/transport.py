@@ -27,7 +27,7 @@ from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from . import dead_letters
 
@@ -151,8 +151,11 @@ class QoS(kombu_redis.QoS):
 
     def restore_unacked(self, client: Any = None) -> None:
         """Put everything back because this worker stops; that is no failed delivery."""
-        for tag in self.held:
-            self.channel.put_back(tag, failed=False)
+        try:
+            for tag in self.held:
+                self.channel.put_back(tag, failed=False)
+        except RedisError as error:
+            logger.warning("Tasks at work come back when their leases end: %s", error)
         delivered: Any = self._delivered
         delivered.clear()
 
@@ -265,10 +268,11 @@ class Channel(kombu_redis.Channel):
             return
         try:
             payload = loads(item)
-            payload["properties"]["delivery_tag"] = tag
+            properties = payload["properties"]
+            properties["delivery_tag"] = tag
+            for part in (payload["headers"], properties["delivery_info"]):
+                part.items()  # each is a JSON object, or this fails
             self.Message(payload, channel=self)
-            if not isinstance(payload["headers"], dict):
-                raise TypeError("Its headers are no JSON object.")
         except Exception as error:  # whatever somebody wrote into the list
             dead_letters.bury(self, tag, key, item, f"It is no message: {error!r}")
             return
@@ -325,6 +329,6 @@ class Channel(kombu_redis.Channel):
 
 
 class Transport(kombu_redis.Transport):
-    """Redis, without the gaps. ``broker_transport`` names it in the settings."""
+    """Redis, without the gaps; what ``redis://`` means to Kombu, see settings.py."""
 
     Channel = Channel
