@@ -1,0 +1,71 @@
+"""The generated project with tasks of this suite's own; the project itself is not touched.
+
+It is its real application with one more route: `gunicorn "fault_app:create_app()"` and
+`FLASK_APP=fault_app flask celery cluster` run it. ``FAULT_VERSION`` says which version is deployed.
+"""
+
+# mypy: ignore-errors
+# It runs with what the generated project has installed, which is not here.
+
+import os
+import signal
+from typing import Any
+
+import ledger
+from flask import Blueprint, Flask, request
+from my_app import create_app as create_project
+from my_app.api.routes import accepted
+from my_app.extensions import celery
+
+bp = Blueprint("faults", __name__)
+
+
+@celery.task(name="faults.work")
+def work(ref: str, seconds: float) -> None:
+    """Take some time."""
+    ledger.run(ref, seconds)
+
+
+@celery.task(name="faults.poison")
+def poison(ref: str, seconds: float) -> None:
+    """End the process, each time."""
+    ledger.note("start", ref)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+TASKS = {"work": work, "poison": poison}
+
+if os.environ.get("FAULT_VERSION") == "2":
+
+    @celery.task(name="faults.added")
+    def added(ref: str, seconds: float) -> None:
+        """Do what only the new version can."""
+        ledger.run(ref, seconds)
+
+    TASKS["added"] = added
+
+if os.environ.get("FAULT_TICKS"):
+
+    @celery.schedule(2, name="faults-tick")
+    def tick() -> None:
+        """Run by the clock."""
+        ledger.run("tick", 0)
+
+
+@bp.post("/faults/<kind>")
+def submit(kind: str) -> Any:
+    """Send one task, or ``count`` of them, as a view of the project would."""
+    body = request.get_json()
+    count, seconds, countdown = (body.get(name) for name in ("count", "seconds", "countdown"))
+    for number in range(count or 1):
+        ref = f"{body['ref']}-{number}" if count else body["ref"]
+        future = celery.submit(TASKS[kind], ref, seconds or 0, countdown=countdown)
+    return accepted(future.id)
+
+
+def create_app() -> Flask:
+    """Make the project's application, with as many pool children as the scenario wants."""
+    children = int(os.environ.get("FAULT_CHILDREN", "2"))
+    app = create_project(overrides={"CELERY_WORKERS": {"worker": {"concurrency": children}}})
+    app.register_blueprint(bp)
+    return app

@@ -1,0 +1,222 @@
+"""What breaks, and how: each scenario is a function that gets a running stack under load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from faults.load import Load
+from faults.stack import Stack, wait_until
+
+KILL, STOP, CONT, TERM = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM
+#: Seconds of undisturbed work before something breaks.
+BEFORE = 3.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``load`` are the seconds for which requests go on, at least until the fault is over.
+
+    ``patience``: seconds after which what has not ended counts as lost; a promise is 60 s for a
+    lost worker, plus the time that the work itself takes.
+    """
+
+    name: str
+    fault: Callable[[Stack, Load], None]
+    clusters: int = 1
+    cable: bool = False
+    load: float = 20.0
+    rate: float = 15.0
+    patience: float = 120.0
+    environ: dict[str, str] = field(default_factory=dict)
+    #: Whether plain Celery is put through it as well, and for how long.
+    plain: float = 0.0
+    dead: int = 0
+
+
+def main_of(stack: Stack, number: int = 0) -> int:
+    """Return the process that takes the tasks of a cluster."""
+    cluster = stack.clusters[number]
+    return cluster.pid if stack.kind == "plain" else cluster.children[0]
+
+
+def kill_child(stack: Stack, load: Load) -> None:
+    """Kill what runs the tasks, three times."""
+    for _ in range(3):
+        cluster = stack.clusters[0]
+        parent = main_of(stack)
+        found = [pid for pid in cluster.tree if pid not in (cluster.pid, parent)]
+        cluster.signal(KILL, found)
+        time.sleep(2)
+
+
+def kill_main(stack: Stack, _: Load) -> None:
+    """Kill the worker itself; its cluster, or the server's supervisor, starts it again."""
+    cluster = stack.clusters[0]
+    if stack.kind == "plain":
+        cluster.signal(KILL, cluster.tree)
+        time.sleep(2)
+        stack.start_cluster()
+    else:
+        cluster.signal(KILL, [main_of(stack)])
+
+
+def kill_cluster(stack: Stack, _: Load) -> None:
+    """Kill one of two machines for good."""
+    stack.clusters[0].signal(KILL, stack.clusters[0].tree)
+
+
+def stop_cluster(stack: Stack, load: Load) -> None:
+    """Stop gracefully while short and long tasks run, as a platform does; start anew."""
+    load.post(ref="short", seconds=5)
+    load.post(ref="long", seconds=40)
+    time.sleep(1)
+    cluster = stack.clusters[0]
+    cluster.signal(TERM)
+    if cluster.wait(35) is None:
+        cluster.signal(KILL, cluster.tree)
+        assert stack.kind == "plain", "The cluster did not stop within 35 s."
+    stack.start_cluster()
+
+
+def freeze_cluster(stack: Stack, _: Load) -> None:
+    """Let one of two machines stand still for 90 seconds."""
+    tree = stack.clusters[0].tree
+    stack.clusters[0].signal(STOP, tree)
+    time.sleep(90)
+    stack.clusters[0].signal(CONT, tree)
+
+
+def restart_redis(stack: Stack, _: Load) -> None:
+    """Kill Redis; it is back after three seconds with what its file has."""
+    assert stack.redis
+    stack.redis.end()
+    time.sleep(3)
+    stack.start_redis()
+
+
+def freeze_redis(stack: Stack, _: Load) -> None:
+    """Let Redis stand still for 30 seconds."""
+    assert stack.redis
+    stack.redis.signal(STOP)
+    time.sleep(30)
+    stack.redis.signal(CONT)
+
+
+def cut_network(stack: Stack, _: Load) -> None:
+    """Cut the cable between the workers and Redis for 60 seconds."""
+    assert stack.cable
+    stack.cable.cut()
+    time.sleep(60)
+    stack.cable.mend()
+
+
+def fill_memory(stack: Stack, load: Load) -> None:
+    """Let Redis have no memory left for 15 seconds; then it has."""
+    stack.redis_says("CONFIG", "SET", "maxmemory", "1mb")
+    time.sleep(15)
+    if stack.kind == "ours":
+        refused = load.post(ref="refused", seconds=0)
+        assert refused.status == 503, refused
+        assert "full" in refused.text, refused.text
+    stack.redis_says("CONFIG", "SET", "maxmemory", "0")
+
+
+def fill_disk(stack: Stack, load: Load) -> None:
+    """Let the disk of Redis be full for 10 seconds."""
+    ballast = stack.folder / "data" / "ballast"
+    disk = os.statvfs(stack.folder / "data")
+    with ballast.open("wb") as file:
+        for _ in range(disk.f_bavail):
+            try:
+                file.write(bytes(disk.f_bsize))
+                file.flush()
+            except OSError:
+                break
+    time.sleep(10)
+    ballast.unlink()
+
+
+def poison(stack: Stack, load: Load) -> None:
+    """Send three tasks among the others that end whatever runs them."""
+    for number in range(3):
+        load.post("poison", ref=f"poison-{number}")
+        time.sleep(1)
+
+
+def deploy(stack: Stack, load: Load) -> None:
+    """Deploy a new version, web first: its new tasks are queued while old workers run."""
+    stack.start_web(FAULT_VERSION="2")
+    for _ in range(20):
+        load.post("added", seconds=0.1)
+    time.sleep(2)
+    old = stack.clusters[0]
+    old.signal(TERM)
+    assert old.wait(35) == 0
+    stack.start_cluster(FAULT_VERSION="2")
+
+
+def wait_long(stack: Stack, load: Load) -> None:
+    """Kill a machine that holds tasks for later; run a task longer than any lease meanwhile."""
+    load.post(ref="beyond", seconds=55)
+    for _ in range(20):
+        load.post(seconds=0, countdown=50)
+    time.sleep(3)
+    victim = 0 if "beyond" not in _running(stack, main_of(stack, 0)) else 1
+    stack.clusters[victim].signal(KILL, stack.clusters[victim].tree)
+
+
+def _running(stack: Stack, main: int) -> str:
+    """Return the ledger's lines of the children of a worker."""
+    tree = {str(pid) for cluster in stack.clusters if main in cluster.tree for pid in cluster.tree}
+    lines = stack.ledger.read_text().splitlines()
+    return "\n".join(line for line in lines if line.split()[2] in tree)
+
+
+def ten_thousand(stack: Stack, load: Load) -> None:
+    """Send ten thousand tasks at once to a worker with one processor."""
+    for number in range(20):
+        load.post(ref=f"many500x{number}", count=500)
+
+
+def kill_scheduler(stack: Stack, _: Load) -> None:
+    """Kill the one of two schedulers that is at work; the other one takes over."""
+    wait_until(lambda: _ticks(stack), 20, "the first tick")
+    before = len(_ticks(stack))
+    stack.clusters[0].signal(KILL, stack.clusters[0].tree)
+    wait_until(lambda: len(_ticks(stack)) > before + 2, 60, "ticks of the other scheduler")
+
+
+def _ticks(stack: Stack) -> list[str]:
+    lines = stack.ledger.read_text().splitlines() if stack.ledger.exists() else []
+    return [line for line in lines if line.startswith("end tick ")]
+
+
+#: The longest first, so that all of them end at about the same time.
+SCENARIOS = [
+    Scenario("freeze 1 of 2 machines for 90 s", freeze_cluster, clusters=2, load=95, rate=6),
+    Scenario("network cut for 60 s", cut_network, cable=True, load=65, rate=8, plain=90),
+    Scenario("tasks for later, long tasks", wait_long, clusters=2, load=15),
+    Scenario("Redis frozen for 30 s", freeze_redis, load=45, rate=12, plain=60),
+    Scenario("SIGTERM, short and long tasks", stop_cluster, load=30, rate=12, plain=60),
+    Scenario("kill -9 1 of 2 machines", kill_cluster, clusters=2, plain=60),
+    Scenario("kill -9 worker", kill_main, plain=60),
+    Scenario("kill -9 pool child, 3 times", kill_child, plain=60),
+    Scenario("kill -9 Redis and restart", restart_redis, plain=60),
+    Scenario("memory of Redis full for 15 s", fill_memory, plain=60),
+    Scenario("poison tasks", poison, load=10, dead=3),
+    Scenario("deploy, new tasks queued", deploy, load=12, environ={"FAULT_VERSION": "1"}),
+    Scenario(
+        "kill -9 the scheduler", kill_scheduler, clusters=2, load=18, environ={"FAULT_TICKS": "1"}
+    ),
+    Scenario(
+        "10,000 tasks at once, 1 CPU",
+        ten_thousand,
+        load=6,
+        patience=180,
+        environ={"FAULT_CPU": "0"},
+    ),
+]

@@ -1,0 +1,103 @@
+"""Break what the generated project relies on, and see that no accepted task is lost by it.
+
+Real processes: the project's web server, workers and Redis; requests over HTTP; a ledger that the
+tasks write. Each scenario has a Redis of its own, and a few run side by side, because most of them
+only wait. The table at the end has plain Celery beside it, as Flask's documentation sets it up.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from faults.load import Load, Outcome, judge, unfinished
+from faults.scenarios import BEFORE, SCENARIOS, Scenario
+from faults.stack import Stack
+from support import Report
+
+#: How many scenarios run at the same time; two processors carry this many.
+SIDE_BY_SIDE = 5
+#: Seconds that any request may take while its background is ill: the promise says a few.
+LONGEST_REQUEST = 10.0
+
+#: A scenario, and of which kind its stack is.
+Run = tuple[Scenario, str]
+RUNS: dict[str, Run] = {
+    **{one.name: (one, "ours") for one in SCENARIOS},
+    **{f"{one.name} (plain)": (one, "plain") for one in SCENARIOS if one.plain},
+}
+
+
+@pytest.fixture(scope="session")
+def outcomes(
+    generated: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Outcome]]]:
+    """Run what was selected, side by side."""
+    if shutil.which("taskset") is None or not Path("/proc/self/task").exists():
+        pytest.skip("The faults are made with the tools of Linux.")
+    folder = tmp_path_factory.mktemp("faults")
+    chosen = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "outcomes" in item.fixturenames
+    ]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        yield {
+            name: pool.submit(run, generated, folder / str(number), *RUNS[name])
+            for number, name in enumerate(chosen)
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def run(project: Path, folder: Path, scenario: Scenario, kind: str) -> Outcome:
+    """Put one stack through one scenario."""
+    environ = {"FAULT_VERSION": "2", **scenario.environ}
+    stack = Stack(project, folder, kind, environ)
+    with stack.running(scenario.clusters, scenario.cable):
+        load = Load(stack, scenario.rate)
+        load.start()
+        began = time.monotonic()
+        try:
+            time.sleep(BEFORE)
+            scenario.fault(stack, load)
+            time.sleep(max(0.0, scenario.load - (time.monotonic() - began)))
+        finally:
+            load.stop()
+        patience = scenario.patience if kind == "ours" else scenario.plain
+        end = time.monotonic() + patience
+        while time.monotonic() < end and (
+            unfinished(load) or (kind == "ours" and dead_letters(stack) < scenario.dead)
+        ):
+            time.sleep(0.5)
+        outcome = judge(scenario.name, load, time.time())
+        outcome.patience = patience
+        outcome.dead = dead_letters(stack)
+        return outcome
+
+
+def dead_letters(stack: Stack) -> int:
+    """Return how many tasks were given up."""
+    return int((stack.redis_says("HLEN", "background:dead") or ":0")[1:])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_accepted_is_lost(
+    name: str, outcomes: dict[str, Future[Outcome]], report: Report
+) -> None:
+    scenario, kind = RUNS[name]
+    outcome = outcomes[name].result()
+    if not any(line.startswith("faults") for line in report.lines):
+        for line in Outcome.TITLE:
+            report.add("faults", line)
+    report.add("faults", outcome.line)
+
+    if kind == "plain":
+        return  # it is there to be compared with
+    assert outcome.lost == 0, outcome.missing
+    assert outcome.accepted > 50
+    assert outcome.dead == scenario.dead
+    assert outcome.request < LONGEST_REQUEST
