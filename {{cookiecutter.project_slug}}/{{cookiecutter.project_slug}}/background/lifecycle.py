@@ -44,10 +44,14 @@ class BackgroundRequest(Request):
         """Read a message. Raises ``InvalidTaskError`` for one that is no task."""
         super().__init__(message, *args, **kwargs)
         options = message.payload[2] if isinstance(message.payload, list) else None
-        right: dict[str, Any] = {"id": str, "args": (list, tuple), "kwargs": dict, "options": (dict, type(None))}
-        found: dict[str, Any] = {"id": self.id, "args": self.args, "kwargs": self.kwargs, "options": options}
-        for name, value in found.items():
-            if not isinstance(value, right[name]):
+        parts: tuple[tuple[str, Any, Any], ...] = (
+            ("id", self.id, str),
+            ("args", self.args, (list, tuple)),
+            ("kwargs", self.kwargs, dict),
+            ("options", options, (dict, type(None))),
+        )
+        for name, value, kinds in parts:
+            if not isinstance(value, kinds):
                 raise InvalidTaskError(f"the task's {name} cannot be {value!r:.100}")
         hard, soft = self.time_limits
         if not all(isinstance(limit, (int, float, type(None))) for limit in (hard, soft)):
