@@ -41,7 +41,7 @@ def outcomes(
         pytest.skip("The faults are made with the tools of Linux.")
     folder = tmp_path_factory.mktemp("faults")
     chosen = [
-        item.callspec.params["name"]
+        str(item.callspec.params["name"])
         for item in request.session.items
         if isinstance(item, pytest.Function) and "outcomes" in item.fixturenames
     ]
