@@ -21,13 +21,16 @@ from {{ cookiecutter.project_slug }}.background import (
     FlaskCelery,
     Future,
     FuturePool,
+    GivenUp,
     Heartbeat,
     SubmitError,
     TaskError,
     UnknownQueue,
     UnknownTask,
     current_task,
+    no_overlap,
     progress,
+    unique_by,
 )
 from {{ cookiecutter.project_slug }}.background.functions import resolve
 from {{ cookiecutter.project_slug }}.dev.child import Child
@@ -42,14 +45,17 @@ __all__ = [
     "FlaskCelery",
     "Future",
     "FuturePool",
+    "GivenUp",
     "Heartbeat",
     "SubmitError",
     "TaskError",
     "UnknownQueue",
     "UnknownTask",
     "current_task",
+    "no_overlap",
     "progress",
     "resolve",
+    "unique_by",
 ]
 
 #: The whole names of two packages: this layer, and the one for development.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import itertools
 import json
 import random
@@ -13,9 +14,15 @@ import pytest
 import redis
 import sample_app
 from kombu.utils.json import dumps
-from support import EmbeddedRedis, FlaskCelery, StartCluster, run, wait_until
-
-from {{ cookiecutter.project_slug }}.background import GivenUp
+from support import (
+    BACKGROUND,
+    EmbeddedRedis,
+    FlaskCelery,
+    GivenUp,
+    StartCluster,
+    run,
+    wait_until,
+)
 
 NUMBERS = itertools.count(1)
 FEW = {"CELERY_MAX_DELIVERIES": 2, "CELERY_WORKERS": 1}
@@ -143,8 +150,7 @@ def test_no_message_ends_the_worker(
 
 
 def test_only_the_latest_are_kept(client: FlaskCelery, monkeypatch: pytest.MonkeyPatch) -> None:
-    from {{ cookiecutter.project_slug }}.background import dead_letters
-
+    dead_letters = importlib.import_module(f"{BACKGROUND}.dead_letters")
     monkeypatch.setattr(dead_letters, "KEPT", 2)
     with client.connection_for_read() as connection:
         for number in range(4):

@@ -1,5 +1,6 @@
 """The JSON API under ``/api/v1``: any task's state, the schedule, queues and workers."""
 
+from . import openapi
 from .routes import bp
 
-__all__ = ["bp"]
+__all__ = ["bp", "openapi"]
