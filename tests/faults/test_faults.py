@@ -21,6 +21,8 @@ from support import Report
 
 #: How many scenarios run at the same time; two processors carry this many.
 SIDE_BY_SIDE = 5
+#: How many tasks of two seconds are at work or at hand when something breaks.
+AT_HAND = 6
 #: Seconds that any request may take while its background is ill: the promise says a few.
 LONGEST_REQUEST = 10.0
 
@@ -63,6 +65,8 @@ def run(project: Path, folder: Path, scenario: Scenario, kind: str) -> Outcome:
         began = time.monotonic()
         try:
             time.sleep(BEFORE)
+            for _ in range(AT_HAND):
+                load.post(seconds=2)
             scenario.fault(stack, load)
             time.sleep(max(0.0, scenario.load - (time.monotonic() - began)))
         finally:
