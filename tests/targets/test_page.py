@@ -30,7 +30,7 @@ IMAGES = support.ROOT / "docs" / "images"
 #: Milliseconds, for what takes a few seconds of work besides.
 SLOW = 40_000
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=30_000)
 
 
 @dataclass
