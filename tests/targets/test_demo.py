@@ -122,7 +122,7 @@ def test_redis_goes_away_and_comes_back(generated: Path, tmp_path: Path) -> None
             assert (status, problem["status"]) == (503, 503)
             assert "Nothing was started" in problem["detail"]
             status, problem = stack.request("/readyz")
-            assert (status, problem["detail"]) == (503, "Redis does not answer.")
+            assert (status, problem["detail"]) == (503, "Redis cannot be reached.")
 
             redis.start()
             stack.wait_until("it is ready again", lambda: stack.request("/readyz")[0] == 200)
