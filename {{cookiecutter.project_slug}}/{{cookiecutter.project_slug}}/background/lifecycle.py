@@ -12,6 +12,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+from billiard import pool as billiard_pool
 from celery import signals, states
 from celery.exceptions import InvalidTaskError
 from celery.worker import state
@@ -139,6 +140,9 @@ def _prepare_worker(sender: Worker, **_: Any) -> None:
     app = sender.app
     app.be_patient()
     freeze_memory()
+    # A child that ends waits until its worker has read all results. A worker that is told to stop
+    # just as a task begins does not read that one's, and would wait for the child for 30 seconds.
+    billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 20  # tenths of a second
     seconds = app.options.soft_shutdown_timeout
     asked = False
 
