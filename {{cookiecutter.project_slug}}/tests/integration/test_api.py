@@ -25,7 +25,8 @@ def test_ready_with_a_worker(live_client: FlaskClient) -> None:
     response = live_client.get("/readyz")
 
     assert response.status_code == 200
-    assert response.json == {"status": "ready", "redis": "ok", "workers": 1}
+    expected = {"status": "ready", "redis": "ok", "workers": 1, "dead_letters": 0}
+    assert response.json == expected
 
 
 def test_the_state_of_a_task_tells_its_name_and_result(
