@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 import sample_app
+from flask import Flask
 from sample_app import celery, create_app
 from support import BrokerUnavailable, EmbeddedRedis, FlaskCelery, StartCluster, wait_until
 
@@ -74,6 +75,32 @@ def test_the_same_process_goes_on_when_redis_is_back(tmp_path: Path, start: Star
             assert waiting.result() == 3
         finally:
             first.stop()
+
+
+def test_a_worker_waits_for_redis_to_send_a_task(tmp_path: Path) -> None:
+    """What would be lost is the next try of a task that is at work."""
+    server = EmbeddedRedis(tmp_path / "later")
+    server.start()
+    app = Flask("patient")
+    app.config["REDIS_URL"] = server.url
+    patient = FlaskCelery(app)
+    patient.be_patient()
+    task = patient.task(sample_app.nothing)
+    server.stop()
+
+    sending = threading.Thread(
+        target=task.apply_async, kwargs={"task_id": "sent-late"}, daemon=True
+    )
+    sending.start()
+    try:
+        sending.join(1)  # it must not have given up by now
+        assert sending.is_alive()
+        server.start()
+        sending.join(30)
+        assert not sending.is_alive()
+        assert patient.queue_lengths() == {"default": 1}
+    finally:
+        server.stop()
 
 
 def test_a_worker_outlives_redis_and_the_task_ends(tmp_path: Path, start: StartCluster) -> None:

@@ -303,8 +303,13 @@ class FlaskCelery(Celery):
         record = {"status": states.PENDING, "result": None, "task_id": task_id, "name": name}
         key = self.backend.get_key_for_task(task_id)
         lifetime = keys.ISSUED_TTL + int(options.get("countdown") or 0)
-        # A task that is sent again by itself (a retry) has a record already.
-        return bool(self.redis.set(key, json.dumps(record), nx=True, ex=lifetime))
+        try:
+            # A task that is sent again by itself (a retry) has a record already.
+            return bool(self.redis.set(key, json.dumps(record), nx=True, ex=lifetime))
+        except RedisError:
+            if self._patient:
+                return False  # the publishing waits for Redis
+            raise
 
     def _withdraw(self, task_id: str) -> None:
         try:
