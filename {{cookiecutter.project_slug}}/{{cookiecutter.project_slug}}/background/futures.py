@@ -103,7 +103,12 @@ class Future(concurrent.futures.Future[Any]):
 
     @property
     def state(self) -> str:
-        """Celery's state of the task, ``PROGRESS``, or ``UNKNOWN``."""
+        """Celery's state of the task, ``PROGRESS``, or ``UNKNOWN``.
+
+        What was cancelled here is ``REVOKED`` from then on, also while its worker still ends it.
+        """
+        if super().cancelled():
+            return str(states.REVOKED)
         info = self.info
         return info.state if info else UNKNOWN
 
