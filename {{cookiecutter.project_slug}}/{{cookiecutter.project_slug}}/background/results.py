@@ -12,11 +12,16 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendError
 from celery.utils.serialization import UnpickleableExceptionWrapper
+from kombu.exceptions import OperationalError
 from redis import BlockingConnectionPool
+from redis.exceptions import RedisError
 
 from .errors import TaskError
 from .failures import remember
+
+logger = logging.getLogger(__name__)
 
 #: States in which the task's function is not at work.
 _NOT_RUNNING = states.READY_STATES | {states.PENDING, states.RECEIVED, states.RETRY}
@@ -31,6 +36,15 @@ logging.getLogger("celery.backends.redis").addFilter(
 )
 
 
+# KEYS: key. ARGV: value, seconds. Its first command needs no memory, so that a full Redis lets the
+# rest pass: workers must be able to end their tasks, or nothing becomes free.
+_STORE = """
+redis.call('PERSIST', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+"""
+
+
 class ResultBackend(RedisBackend):
     """Celery's Redis backend, which also keeps the task's name, and does not subscribe early.
 
@@ -39,10 +53,31 @@ class ResultBackend(RedisBackend):
     """
 
     app: Any
+    expires: int | None
 
     def _get_pool(self, **params: Any) -> BlockingConnectionPool:
         # Who finds all connections in use waits for one, where Celery would raise.
         return BlockingConnectionPool(timeout=_POOL_WAIT, **params)  # type: ignore[no-untyped-call]
+
+    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        """Store a task's state; one on the way, such as STARTED, only if that is possible.
+
+        Celery would fail the task before it ran, when its start cannot be noted.
+        """
+        try:
+            return super().store_result(task_id, result, state, *args, **kwargs)
+        except (BackendError, OperationalError, RedisError) as error:
+            if state in states.READY_STATES:
+                raise
+            logger.warning("The state %s of %s could not be stored: %s", state, task_id, error)
+            return result
+
+    def _set(self, key: Any, value: Any, expires: float | None = None) -> None:
+        seconds = int(expires or self.expires or 0)
+        if seconds:
+            self.client.eval(_STORE, 1, key, value, seconds)
+        else:
+            super()._set(key, value)  # type: ignore[misc]
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing, where Celery would subscribe to the result's channel."""
