@@ -35,6 +35,8 @@ class Scenario:
     #: Whether plain Celery is put through it as well, and for how long.
     plain: float = 0.0
     dead: int = 0
+    #: Whether the disk of Redis is a small one of its own; only root can make it.
+    small_disk: bool = False
 
 
 def main_of(stack: Stack, number: int = 0) -> int:
@@ -207,6 +209,7 @@ SCENARIOS = [
     Scenario("kill -9 pool child, 3 times", kill_child, plain=60),
     Scenario("kill -9 Redis and restart", restart_redis, plain=60),
     Scenario("memory of Redis full for 15 s", fill_memory, plain=60),
+    Scenario("disk of Redis full for 10 s", fill_disk, small_disk=True),
     Scenario("poison tasks", poison, load=10, dead=3),
     Scenario("deploy, new tasks queued", deploy, load=12, environ={"FAULT_VERSION": "1"}),
     Scenario(

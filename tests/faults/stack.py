@@ -177,6 +177,7 @@ class Stack:
     web: Process | None = None
     clusters: list[Process] = field(default_factory=list)
     cable: Cut | None = None
+    small_disk: bool = False
     _ports: dict[str, int] = field(default_factory=dict)
     _redis_command: list[str] = field(default_factory=list)
 
@@ -185,6 +186,11 @@ class Stack:
         """Start all of it, with so many clusters of workers; stop it at the end."""
         self.folder.mkdir(parents=True)
         self._ports = {"redis": free_port(), "web": free_port()}
+        data = self.folder / "data"
+        data.mkdir()
+        if self.small_disk:
+            mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "faults", str(data)]
+            subprocess.run(mount, check=True, capture_output=True)
         try:
             self.start_redis()
             if cable:
@@ -199,6 +205,8 @@ class Stack:
                     process.end()
             if self.cable:
                 self.cable.close()
+            if self.small_disk:
+                subprocess.run(["umount", str(data)], check=True)
 
     @property
     def ledger(self) -> Path:
@@ -222,7 +230,6 @@ class Stack:
             f"import json; from {module} import server_command; from pathlib import Path; "
             f"print(json.dumps(server_command({self._ports['redis']}, Path('data').absolute())))"
         )
-        (self.folder / "data").mkdir(exist_ok=True)
         said = subprocess.run(
             [self._python, "-c", program],
             env={**os.environ, "PYTHONPATH": str(self.project)},

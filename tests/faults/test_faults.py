@@ -8,6 +8,7 @@ only wait. The table at the end has plain Celery beside it, as Flask's documenta
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,7 +59,7 @@ def outcomes(
 def run(project: Path, folder: Path, scenario: Scenario, kind: str) -> Outcome:
     """Put one stack through one scenario."""
     environ = {"FAULT_VERSION": "2", **scenario.environ}
-    stack = Stack(project, folder, kind, environ)
+    stack = Stack(project, folder, kind, environ, small_disk=scenario.small_disk)
     with stack.running(scenario.clusters, scenario.cable):
         load = Load(stack, scenario.rate)
         load.start()
@@ -93,7 +94,12 @@ def test_nothing_accepted_is_lost(
     name: str, outcomes: dict[str, Future[Outcome]], report: Report
 ) -> None:
     scenario, kind = RUNS[name]
-    outcome = outcomes[name].result()
+    try:
+        outcome = outcomes[name].result()
+    except subprocess.CalledProcessError as error:
+        if scenario.small_disk and error.cmd[0] == "mount":
+            pytest.skip("Only root can make a small disk.")
+        raise
     if not any(line.startswith("faults") for line in report.lines):
         for line in Outcome.TITLE:
             report.add("faults", line)

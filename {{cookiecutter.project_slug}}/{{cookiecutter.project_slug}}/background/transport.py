@@ -122,6 +122,22 @@ class QoS(kombu_redis.QoS):
         else:
             super().append(message, delivery_tag)
 
+    def ack(self, delivery_tag: str) -> None:
+        """Drop a message that is done. If Redis refuses, it comes back, and the worker lives on."""
+        try:
+            super().ack(delivery_tag)
+        except ResponseError as error:
+            logger.error("A task that has ended will be done again: %s", error)
+            self.forget(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Put a message back at once, or drop it; if Redis refuses, it comes back later."""
+        try:
+            super().reject(delivery_tag, requeue)
+        except ResponseError as error:
+            logger.error("A task comes back only when its lease ends: %s", error)
+            self.forget(delivery_tag)
+
     def renew(self) -> None:
         """Extend the leases of what this channel holds. Raises ``RedisError``."""
         if held := self.held:
