@@ -239,7 +239,7 @@ def test_many_futures_cost_one_thread_and_one_connection(
         future.add_done_callback(lambda _: ended.release())
 
     assert not any(future.done() for future in futures[::100])
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert subscribers(box) == connections == 1
     for task_id in ids:
         live.backend.store_result(task_id, task_id, "SUCCESS")

@@ -34,7 +34,7 @@ def test_workers_answer_what_inspect_asks(live: FlaskCelery, box: redis.Redis) -
     assert ids("active") == [running.id]
     wait_until(lambda: waiting.id in ids("scheduled"), "the task that waits for its time")
     assert running.id not in ids("reserved")
-    assert "sample_app.double" in ask("registered")
+    assert "sample_app.calls_another" in ask("registered")
     assert ask("stats")["pool"]["max-concurrency"] == 2
     assert [queue["name"] for queue in ask("active_queues")] == ["default"]
     waiting.cancel()
