@@ -23,12 +23,13 @@ from support import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="looks at processes")
 
-#: An application that submits a task, says so, and goes on until it is ended.
+#: An application that submits a task, says so, and goes on until it is ended. What it says is one
+#: string: its workers write to the same pipe, and would come between two.
 APPLICATION = """
 import signal
 from sample_app import add, celery, create_app
 with create_app().app_context():
-    print("result", celery.submit(add, 1, 2).result(timeout=30), flush=True)
+    print(f"result {celery.submit(add, 1, 2).result(timeout=30)}", flush=True)
     if {stop}:
         celery.stop()
         print("stopped", flush=True)
