@@ -59,7 +59,7 @@ class Load:
         """Send one request and note what was answered; status 0 stands for no answer."""
         connection = http.client.HTTPConnection(HOST, self.stack.web_port, timeout=GIVE_UP)
         ref = ref or f"{kind}{next(self._numbers)}"
-        sent, status, text = time.time(), 0, ""
+        sent, status, text = time.monotonic(), 0, ""
         try:
             data = json.dumps({"ref": ref, **body})
             headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -70,7 +70,8 @@ class Load:
             text = repr(error)
         finally:
             connection.close()
-        answer = Answer(ref, time.time(), status, time.time() - sent, text)
+        now = time.monotonic()
+        answer = Answer(ref, now, status, now - sent, text)
         self.answers.append(answer)
         return answer
 

@@ -14,6 +14,8 @@ from faults.stack import Stack, wait_until
 KILL, STOP, CONT, TERM = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM
 #: Seconds of undisturbed work before something breaks.
 BEFORE = 3.0
+#: A password that Redis gets while all are at work.
+PASSWORD = "only-for-a-while"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Scenario:
     dead: int = 0
     #: Whether the disk of Redis is a small one of its own; only root can make it.
     small_disk: bool = False
+    #: Whether the workers have a clock that can be set.
+    own_clock: bool = False
 
 
 def main_of(stack: Stack, number: int = 0) -> int:
@@ -92,12 +96,60 @@ def freeze_cluster(stack: Stack, _: Load) -> None:
     stack.clusters[0].signal(CONT, tree)
 
 
+def deafen(stack: Stack, _: Load) -> None:
+    """Let the only worker live, but take no tasks any more; its cluster gets another one."""
+    worker = main_of(stack)
+    stack.clusters[0].signal(STOP, [worker])
+    says(stack, "No worker has given a sign of life")
+    assert main_of(stack) == worker, "It was replaced before anybody was told."
+    wait_until(lambda: stack.readiness()[0] == 200, 60, "another worker")
+
+
+def says(stack: Stack, reason: str) -> None:
+    """Wait until /readyz gives this reason, for as long as the promise says."""
+    wait_until(lambda: reason in stack.readiness()[1], 35, f"/readyz to say {reason!r}")
+
+
 def restart_redis(stack: Stack, _: Load) -> None:
     """Kill Redis; it is back after three seconds with what its file has."""
     assert stack.redis
     stack.redis.end()
+    if stack.kind == "ours":
+        says(stack, "cannot be reached")
     time.sleep(3)
     stack.start_redis()
+
+
+def load_slowly(stack: Stack, load: Load) -> None:
+    """Kill Redis; when it is back it needs some seconds to load its file."""
+    assert stack.redis
+    many = "for i = 1, 60000 do redis.call('SET', 'filler:' .. i, i) end"
+    stack.redis_says("EVAL", many, "0")
+    stack.redis.end()
+    stack.start_redis("--key-load-delay", "100")  # microseconds for each command in the file
+    says(stack, "is loading its data")
+    refused = load.post(ref="refused", seconds=0)
+    assert refused.status == 503, refused
+
+
+def change_password(stack: Stack, load: Load) -> None:
+    """Let Redis refuse all who do not know a new password, for 20 seconds."""
+    stack.redis_says("CONFIG", "SET", "requirepass", PASSWORD)
+    stack.redis_says("CLIENT", "KILL", "TYPE", "normal", password=PASSWORD)
+    says(stack, "REDIS_URL has none")
+    time.sleep(20)
+    refused = load.post(ref="refused", seconds=0)
+    assert refused.status == 503, refused
+    stack.redis_says("CONFIG", "SET", "requirepass", "", password=PASSWORD)
+
+
+def set_clocks(stack: Stack, _: Load) -> None:
+    """Set the clock of the workers an hour ahead, and then an hour back."""
+    wait_until(lambda: _ticks(stack), 20, "the first tick")
+    for offset in (3600, -3600):
+        stack.set_clock(offset)
+        before = len(_ticks(stack))
+        wait_until(lambda: len(_ticks(stack)) > before + 2, 30, "ticks by the new clock")  # noqa: B023
 
 
 def freeze_redis(stack: Stack, _: Load) -> None:
@@ -110,9 +162,18 @@ def freeze_redis(stack: Stack, _: Load) -> None:
 
 def cut_network(stack: Stack, _: Load) -> None:
     """Cut the cable between the workers and Redis for 60 seconds."""
+    _cut(stack, 60)
+
+
+def cut_for_long(stack: Stack, _: Load) -> None:
+    """Cut it for five minutes."""
+    _cut(stack, 300)
+
+
+def _cut(stack: Stack, seconds: float) -> None:
     assert stack.cable
     stack.cable.cut()
-    time.sleep(60)
+    time.sleep(seconds)
     stack.cable.mend()
 
 
@@ -199,22 +260,25 @@ def _ticks(stack: Stack) -> list[str]:
 
 #: The longest first, so that all of them end at about the same time.
 SCENARIOS = [
+    Scenario("network cut for 5 minutes", cut_for_long, cable=True, load=305, rate=2),
     Scenario("freeze 1 of 2 machines for 90 s", freeze_cluster, clusters=2, load=95, rate=6),
     Scenario("network cut for 60 s", cut_network, cable=True, load=65, rate=8, plain=90),
-    Scenario("tasks for later, long tasks", wait_long, clusters=2, load=15),
+    Scenario("a worker lives but is deaf", deafen, load=60, rate=6),
+    Scenario("tasks for later, long tasks", wait_long, clusters=2),
     Scenario("Redis frozen for 30 s", freeze_redis, load=45, rate=12, plain=60),
     Scenario("SIGTERM, short and long tasks", stop_cluster, load=30, rate=12, plain=60),
     Scenario("kill -9 1 of 2 machines", kill_cluster, clusters=2, plain=60),
     Scenario("kill -9 worker", kill_main, plain=60),
     Scenario("kill -9 pool child, 3 times", kill_child, plain=60),
-    Scenario("kill -9 Redis and restart", restart_redis, plain=60),
-    Scenario("memory of Redis full for 15 s", fill_memory, plain=60),
-    Scenario("disk of Redis full for 10 s", fill_disk, small_disk=True),
-    Scenario("poison tasks", poison, load=10, dead=3),
-    Scenario("deploy, new tasks queued", deploy, load=12, environ={"FAULT_VERSION": "1"}),
-    Scenario(
-        "kill -9 the scheduler", kill_scheduler, clusters=2, load=18, environ={"FAULT_TICKS": "1"}
-    ),
+    Scenario("kill -9 Redis and restart", restart_redis, load=25, plain=60),
+    Scenario("kill -9 Redis, slow to load", load_slowly, load=25),
+    Scenario("Redis wants a password for 20 s", change_password, load=40),
+    Scenario("memory of Redis full for 15 s", fill_memory, load=35, plain=60),
+    Scenario("disk of Redis full for 10 s", fill_disk, load=30, small_disk=True),
+    Scenario("clock set +1 h, -1 h", set_clocks, own_clock=True, environ={"FAULT_TICKS": "1"}),
+    Scenario("poison tasks", poison, dead=3),
+    Scenario("deploy, new tasks queued", deploy, environ={"FAULT_VERSION": "1"}),
+    Scenario("kill -9 the scheduler", kill_scheduler, clusters=2, environ={"FAULT_TICKS": "1"}),
     Scenario(
         "10,000 tasks at once, 1 CPU",
         ten_thousand,

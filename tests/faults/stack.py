@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ HERE = Path(__file__).parent
 HOST = "127.0.0.1"
 #: Seconds for a process to begin to answer.
 START = 60.0
+#: What gives a process a clock of its own, on Linux; empty where it is not installed.
+FAKETIME = next(map(str, Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), "")
 SECRETS = {"SECRET_KEY": "s3-" * 15, "API_TOKEN": "t0-" * 15}
 
 
@@ -103,6 +106,12 @@ def wait_until(look: Callable[[], Any], seconds: float, what: str) -> Any:
     return seen
 
 
+def _encoded(*command: str) -> bytes:
+    """Write a command as Redis reads it."""
+    parts = "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
+    return f"*{len(command)}\r\n{parts}".encode()
+
+
 class Cut:
     """A cable between workers and Redis. ``cut()`` makes it silent, as a broken network is.
 
@@ -178,6 +187,7 @@ class Stack:
     clusters: list[Process] = field(default_factory=list)
     cable: Cut | None = None
     small_disk: bool = False
+    own_clock: bool = False
     _ports: dict[str, int] = field(default_factory=dict)
     _redis_command: list[str] = field(default_factory=list)
 
@@ -191,6 +201,8 @@ class Stack:
         if self.small_disk:
             mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "faults", str(data)]
             subprocess.run(mount, check=True, capture_output=True)
+        if self.own_clock:
+            self.set_clock(0)
         try:
             self.start_redis()
             if cable:
@@ -218,10 +230,16 @@ class Stack:
         """Where requests go."""
         return self._ports["web"]
 
-    def start_redis(self) -> None:
-        """Start Redis, as the project's own development does; again at the same port."""
+    def start_redis(self, *options: str) -> None:
+        """Start Redis, as the project's own development does; again at the same port.
+
+        With ``options``, further ones of its command line, it may be long until it answers, and
+        nobody waits for it.
+        """
         self._redis_command = self._redis_command or self._make_redis_command()
-        self.redis = self._start("redis", self._redis_command, {})
+        self.redis = self._start("redis", [*self._redis_command, *options], {})
+        if options:
+            return
         wait_until(lambda: self.redis_says("PING") == "+PONG", START, "Redis")
 
     def _make_redis_command(self) -> list[str]:
@@ -241,13 +259,15 @@ class Stack:
         command: list[str] = json.loads(said)
         return command
 
-    def redis_says(self, *command: str) -> str | None:
+    def redis_says(self, *command: str, password: str = "") -> str | None:
         """Send one command to Redis and return the first line of the answer; None for silence."""
-        parts = "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
         try:
             with socket.create_connection((HOST, self._ports["redis"]), 2) as connection:
-                connection.sendall(f"*{len(command)}\r\n{parts}".encode())
                 connection.settimeout(2)
+                if password:
+                    connection.sendall(_encoded("AUTH", password))
+                    connection.recv(65536)
+                connection.sendall(_encoded(*command))
                 answer = connection.recv(65536).decode("utf-8", "replace")
         except OSError:
             return None
@@ -265,6 +285,14 @@ class Stack:
             command = [*celery, "worker", *options]
         if cpu := self.environ.get("FAULT_CPU"):
             command = ["taskset", "-c", cpu, *command]
+        if self.own_clock:
+            environ = {
+                "LD_PRELOAD": FAKETIME,
+                "FAKETIME_TIMESTAMP_FILE": str(self.folder / "clock"),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                **environ,
+            }
         log = self.folder / f"cluster{len(self.clusters)}.log"
         process = Process("cluster", command, log, {**self._env(port), **environ})
         self.clusters.append(process)
@@ -291,6 +319,21 @@ class Stack:
         with contextlib.suppress(OSError), socket.create_connection((HOST, self.web_port), 1):
             return True
         return False
+
+    def readiness(self) -> tuple[int, str]:
+        """Ask the web server for /readyz: status, and reason or words of its answer."""
+        connection = http.client.HTTPConnection(HOST, self.web_port, timeout=START)
+        with contextlib.closing(connection):
+            connection.request("GET", "/readyz", headers={"Accept": "application/json"})
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        return response.status, str(answer.get("detail", answer.get("status")))
+
+    def set_clock(self, offset: float) -> None:
+        """Move the clock of all workers by so many seconds, from what it is by itself."""
+        file = self.folder / "clock"
+        file.with_suffix(".new").write_text(f"{offset:+.0f}")
+        file.with_suffix(".new").replace(file)
 
     def _start(self, name: str, command: list[str], env: Mapping[str, str]) -> Process:
         return Process(name, command, self.folder / f"{name}.log", env)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from faults.load import Load, Outcome, judge, unfinished
 from faults.scenarios import BEFORE, SCENARIOS, Scenario
-from faults.stack import Stack
+from faults.stack import FAKETIME, Stack
 from support import Report
 
 #: How many scenarios run at the same time; two processors carry this many.
@@ -59,7 +59,9 @@ def outcomes(
 def run(project: Path, folder: Path, scenario: Scenario, kind: str) -> Outcome:
     """Put one stack through one scenario."""
     environ = {"FAULT_VERSION": "2", **scenario.environ}
-    stack = Stack(project, folder, kind, environ, small_disk=scenario.small_disk)
+    stack = Stack(
+        project, folder, kind, environ, small_disk=scenario.small_disk, own_clock=scenario.own_clock
+    )
     with stack.running(scenario.clusters, scenario.cable):
         load = Load(stack, scenario.rate)
         load.start()
@@ -78,7 +80,7 @@ def run(project: Path, folder: Path, scenario: Scenario, kind: str) -> Outcome:
             unfinished(load) or (kind == "ours" and dead_letters(stack) < scenario.dead)
         ):
             time.sleep(0.5)
-        outcome = judge(scenario.name, load, time.time())
+        outcome = judge(scenario.name, load, time.monotonic())
         outcome.patience = patience
         outcome.dead = dead_letters(stack)
         return outcome
@@ -94,6 +96,8 @@ def test_nothing_accepted_is_lost(
     name: str, outcomes: dict[str, Future[Outcome]], report: Report
 ) -> None:
     scenario, kind = RUNS[name]
+    if scenario.own_clock and not FAKETIME:
+        pytest.skip("A clock of its own needs libfaketime (on Debian: apt-get install faketime).")
     try:
         outcome = outcomes[name].result()
     except subprocess.CalledProcessError as error:

@@ -32,6 +32,7 @@ from {{ cookiecutter.project_slug }}.background import (
     progress,
     unique_by,
 )
+from {{ cookiecutter.project_slug }}.background.diagnosis import check, reason_of
 from {{ cookiecutter.project_slug }}.background.functions import resolve
 from {{ cookiecutter.project_slug }}.dev.child import Child
 from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
@@ -51,9 +52,11 @@ __all__ = [
     "TaskError",
     "UnknownQueue",
     "UnknownTask",
+    "check",
     "current_task",
     "no_overlap",
     "progress",
+    "reason_of",
     "resolve",
     "unique_by",
 ]

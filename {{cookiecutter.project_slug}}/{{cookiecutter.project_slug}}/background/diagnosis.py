@@ -10,6 +10,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TimeoutError,
 )
 
@@ -18,17 +19,22 @@ from . import keys
 if TYPE_CHECKING:
     from .app import FlaskCelery
 
+_NOT_SIGNED_IN = "Redis wants a password, and REDIS_URL has none."
+
 #: By the type of the error, or by how Redis' own words begin; the first that fits.
 _REASONS: tuple[tuple[type[BaseException] | str, str], ...] = (
     (OutOfMemoryError, "Redis is full: its maxmemory is reached."),
     (BusyLoadingError, "Redis is loading its data and will be ready soon."),
+    ("NOAUTH", _NOT_SIGNED_IN),
+    ("HELLO must be called", _NOT_SIGNED_IN),  # what redis-py says first to such a server
+    ("Authentication required", _NOT_SIGNED_IN),
     (AuthenticationError, "Redis refuses the password of REDIS_URL."),
-    ("NOAUTH", "Redis wants a password, and REDIS_URL has none."),
     ("WRONGPASS", "Redis refuses the password of REDIS_URL."),
     (NoPermissionError, "Redis does not allow this user what is needed."),
     (ReadOnlyError, "Redis is a read-only copy."),
     ("MISCONF", "Redis cannot write to its disk."),
     (TimeoutError, "Redis does not answer in time."),
+    (ResponseError, "Redis refuses what it is asked; the log says why."),
 )
 OTHERWISE = "Redis cannot be reached."
 

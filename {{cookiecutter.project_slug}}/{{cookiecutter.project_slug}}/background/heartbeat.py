@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,16 @@ LOST_AFTER = 30
 MOST_TASKS = 20
 #: Seconds for which a silent worker is still shown.
 _FORGET_AFTER = 3600
+
+# KEYS: workers. ARGV: name, what the worker says. The time is that of Redis, because the clocks of
+# machines differ and may be set. Its first command needs no memory, so that a full Redis lets it
+# pass: a worker is not lost because there is no room.
+_BEAT = """
+redis.call('PERSIST', KEYS[1])
+local now = redis.call('TIME')
+local at = now[1] .. '.' .. string.format('%06d', now[2])
+redis.call('HSET', KEYS[1], ARGV[1], at .. ' ' .. ARGV[2])
+"""
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,15 @@ class Heartbeat:
 
 def read_heartbeats(app: FlaskCelery) -> list[Heartbeat]:
     """Read the last heartbeat of each worker. Raises ``redis.exceptions.RedisError``."""
-    now = time.time()
+    with app.redis.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hgetall(keys.WORKERS)
+        (seconds, microseconds), records = pipe.execute()
     beats = []
-    for name, text in app.redis.hgetall(keys.WORKERS).items():
+    for name, record in records.items():
+        at, _, text = record.partition(" ")
         said = json.loads(text)
-        age = max(0.0, now - said.pop("at"))
+        age = max(0.0, seconds + microseconds / 1e6 - float(at))
         if age < _FORGET_AFTER:
             queues, tasks = tuple(said.pop("queues")), tuple(said.pop("tasks", ()))
             beats.append(Heartbeat(name=str(name), age=age, queues=queues, tasks=tasks, **said))
@@ -104,7 +117,6 @@ class HeartbeatStep(bootsteps.StartStopStep):
     def _beat(self, consumer: Any) -> None:
         liveness.beat()
         said = {
-            "at": time.time(),
             "pid": os.getpid(),
             "queues": sorted(queue.name for queue in consumer.task_consumer.queues),
             "active": len(state.active_requests),
@@ -113,7 +125,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
             "tasks": [request.id for request in islice(state.active_requests, MOST_TASKS)],
         }
         try:
-            consumer.app.redis.hset(keys.WORKERS, consumer.hostname, json.dumps(said))
+            consumer.app.redis.eval(_BEAT, 1, keys.WORKERS, consumer.hostname, json.dumps(said))
             self._complained = False
         except RedisError as error:
             if not self._complained:

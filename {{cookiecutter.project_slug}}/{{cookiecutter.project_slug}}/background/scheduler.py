@@ -33,6 +33,9 @@ logger = get_logger(__name__)
 #: (beat_max_loop_interval) another one goes on after 25 s at the latest.
 LEASE = 20
 
+#: How far a clock may be set back and nobody minds.
+_CLOCK_STEP = timedelta(seconds=1)
+
 # KEYS: lease. ARGV: token, milliseconds.
 _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
@@ -87,6 +90,7 @@ class RedisScheduler(beat.Scheduler):
         pause = float(self.max_interval or 5)
         try:
             if self._lead():
+                self._mind_the_clock()
                 pause = super().tick(*args, **kwargs)
             self._complained = False
         except _LeaseLost:
@@ -159,6 +163,19 @@ class RedisScheduler(beat.Scheduler):
                 entry.last_run_at = _before_first_run(entry)
                 self._claim(entry)
         self._heap = None  # Celery builds it anew from the entries
+
+    def _mind_the_clock(self) -> None:
+        """Begin anew with entries that ran in the future: the clock was set back since.
+
+        Otherwise they would wait until it is as late as it was before.
+        """
+        entries: list[Any] = list(self.schedule.values())
+        for entry in entries:
+            now = entry.default_now()
+            if entry.last_run_at > now + _CLOCK_STEP:
+                logger.warning("The clock was set back; %s runs by it from now on.", entry.name)
+                entry.last_run_at = now
+                self._heap = None
 
     def _put_back(self, entry: Any) -> None:
         """Undo the claim of a tick that could not be sent, so that it is due still."""
