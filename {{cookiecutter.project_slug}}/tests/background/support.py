@@ -34,6 +34,7 @@ from {{ cookiecutter.project_slug }}.background import (
 )
 from {{ cookiecutter.project_slug }}.background.diagnosis import check, reason_of
 from {{ cookiecutter.project_slug }}.background.functions import resolve
+from {{ cookiecutter.project_slug }}.background.scheduler import RedisScheduler
 from {{ cookiecutter.project_slug }}.dev.child import Child
 from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
 
@@ -48,6 +49,7 @@ __all__ = [
     "FuturePool",
     "GivenUp",
     "Heartbeat",
+    "RedisScheduler",
     "SubmitError",
     "TaskError",
     "UnknownQueue",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from celery.schedules import crontab, solar
 from flask import Flask
-from support import FlaskCelery
+from support import FlaskCelery, RedisScheduler
 
 
 @pytest.fixture
@@ -105,3 +106,18 @@ def test_the_status_tells_the_last_and_the_next_run(client: FlaskCelery) -> None
     assert (tick.task, tick.last_run_at, tick.total_run_count) == ("sample_app.tick", None, 0)
     assert tick.next_run_at is not None
     assert "1.00 second" in tick.schedule
+
+
+def test_a_tick_in_the_future_stops_nothing_when_the_clock_is_set_back(
+    client: FlaskCelery,
+) -> None:
+    (tick,) = client.schedule_status()
+    future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    client.redis.hset("background:scheduler:runs", tick.name, json.dumps([future, 7]))
+    scheduler = RedisScheduler(client)
+
+    try:
+        # Seconds until the next one: it would be as long as a look may wait, again and again.
+        assert scheduler.tick() <= 1.0 < scheduler.max_interval
+    finally:
+        scheduler.close()
