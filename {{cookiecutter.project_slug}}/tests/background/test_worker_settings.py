@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sample_app
 from flask import Flask
-from support import ConfigurationError, FlaskCelery, run
+from sample_app import celery, create_app
+from support import ConfigurationError, FlaskCelery, StartCluster, run
 
 
 def made(**settings: Any) -> FlaskCelery:
@@ -129,9 +131,28 @@ def test_options_that_a_cluster_decides_are_unknown(option: str) -> None:
     ("settings", "why"),
     [
         ({"CELERY_SUBMIT_PACKAGES": "json"}, r"write a list, such as \['json'\]"),
-        ({"CELERY_VISIBILITY_TIMEOUT": 5}, "Set CELERY_VIS"),
+        ({"CELERY_SUBMIT_PACKAGES": None}, r"is None: write a list, such as \['package'\]"),
+        ({"CELERY_VISIBILITY_TIMEOUT": 5}, "is 5 seconds.* Set CELERY_VIS"),
+        ({"CELERY_VISIBILITY_TIMEOUT": None}, "is None seconds.* Set CELERY_VIS"),
+        ({"CELERY_MAX_DELIVERIES": None}, "is None. Give a number of 1 or more, such as 5."),
+        ({"CELERY_MAX_DELIVERIES": 0}, "is 0. Give a number of 1 or more"),
+        ({"CELERY_MAX_ARGUMENT_BYTES": "1k"}, "is '1k'. Give a number of 0 or more"),
+        ({"CELERY_START_TIMEOUT": None}, "is None. Give a number of 0 or more"),
+        ({"CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": True}, "is True. Give a number of 0 or more"),
+        ({"CELERY_TASK_TIME_LIMIT": "60"}, "is '60'.* such as 300, or None for no limit"),
     ],
 )
 def test_other_settings_that_cannot_work_are_refused(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         made(**settings)
+
+
+def test_none_means_no_limit_where_celery_means_that(start: StartCluster) -> None:
+    limits = {"CELERY_TASK_TIME_LIMIT": None, "CELERY_TASK_SOFT_TIME_LIMIT": None}
+    with create_app(start(limits, "worker", workers=1).settings).app_context():
+        assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
+
+
+@pytest.mark.parametrize("key", ["BEAT_SCHEDULE", "BROKER_TRANSPORT_OPTIONS"])
+def test_none_means_nothing_of_our_own_where_there_may_be_more(key: str) -> None:
+    assert made(**{f"CELERY_{key}": None}).conf.visibility_timeout == 40

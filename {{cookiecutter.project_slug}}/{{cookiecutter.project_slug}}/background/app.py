@@ -100,7 +100,7 @@ class FlaskCelery(Celery):
         settings = celery_settings(app.config, options)
         self.forget_connections()
         self._flask_app, self._options = app, options
-        settings["beat_schedule"] = {**settings.get("beat_schedule", {}), **self._scheduled}
+        settings["beat_schedule"] = {**(settings.get("beat_schedule") or {}), **self._scheduled}
         self.config_from_object(settings, force=True)
         for task in self._tasks.values():
             task.bind(self)

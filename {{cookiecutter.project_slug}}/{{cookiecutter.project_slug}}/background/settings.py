@@ -92,6 +92,18 @@ _OLD_NAMES = {
 #: Seconds. Some heartbeats may fail before a task counts as lost.
 _SHORTEST_LEASE = 4 * INTERVAL
 
+#: Numbers that this layer works with: the smallest one, and an example.
+_NUMBERS: dict[str, tuple[int, int]] = {
+    "CELERY_TASK_TIME_LIMIT": (0, 300),
+    "CELERY_TASK_SOFT_TIME_LIMIT": (0, 270),
+    "CELERY_MAX_DELIVERIES": (1, 5),
+    "CELERY_MAX_ARGUMENT_BYTES": (0, 262_144),
+    "CELERY_START_TIMEOUT": (0, 10),
+    "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": (0, 20),
+}
+#: Where None means that there is no limit.
+_UNLIMITED = ("CELERY_TASK_TIME_LIMIT", "CELERY_TASK_SOFT_TIME_LIMIT")
+
 _JSON_ONLY = ("accept_content", "result_accept_content", "task_serializer", "result_serializer")
 
 
@@ -137,21 +149,38 @@ _OPTION_KEYS = {
 def read_options(config: Mapping[str, Any], package: str) -> Options:
     """Read this layer's own keys. ``package`` is the application's top package.
 
-    Raises ``ConfigurationError`` for a ``CELERY_WORKERS`` that cannot work.
+    Raises ``ConfigurationError`` for a number or a ``CELERY_WORKERS`` that cannot work.
     """
     values = {name: config[key] for key, name in _OPTION_KEYS.items() if key in config}
+    for key, (least, example) in _NUMBERS.items():
+        _check_number(key, config.get(key, example), least, example)
     workers = parse_workers(values.pop("workers", 1))
     default_queue = config.get("CELERY_TASK_DEFAULT_QUEUE", DEFAULTS["task_default_queue"])
     extra = values.pop("submit_packages", ())
-    if isinstance(extra, str):
+    if not isinstance(extra, (list, tuple, set, frozenset)):
+        name = extra if isinstance(extra, str) else "package"
         raise ConfigurationError(
-            f"CELERY_SUBMIT_PACKAGES is {extra!r}: write a list, such as ['{extra}']."
+            f"CELERY_SUBMIT_PACKAGES is {extra!r}: write a list, such as ['{name}']."
         )
     return Options(
         workers=workers,
         submit_packages=(package, *extra),
         queues=_queues_served(workers, default_queue),
         **values,
+    )
+
+
+def _is_number(value: object, least: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
+
+
+def _check_number(key: str, value: object, least: int, example: int) -> None:
+    unlimited = key in _UNLIMITED
+    if _is_number(value, least) or (value is None and unlimited):
+        return
+    none = ", or None for no limit" if unlimited else ""
+    raise ConfigurationError(
+        f"{key} is {value!r}. Give a number of {least} or more, such as {example}{none}."
     )
 
 
@@ -195,7 +224,7 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
     _set_transport_options(settings)
     queues = options.queues | {settings["task_default_queue"]}
     settings.setdefault("task_queues", [Queue(name, routing_key=name) for name in sorted(queues)])
-    _check(settings, options)
+    _check(settings)
     return settings
 
 
@@ -211,32 +240,27 @@ def _set_transport_options(settings: dict[str, Any]) -> None:
 
     https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
     """
-    transport = _TRANSPORT_DEFAULTS | dict(settings.get("broker_transport_options", {}))
+    transport = _TRANSPORT_DEFAULTS | dict(settings.get("broker_transport_options") or {})
     visibility = settings.get("visibility_timeout", transport["visibility_timeout"])
     transport["visibility_timeout"] = visibility
     settings["visibility_timeout"] = visibility
     settings["broker_transport_options"] = transport
     settings["result_backend_transport_options"] = {
-        **settings["result_backend_transport_options"],
+        **(settings["result_backend_transport_options"] or {}),
         "visibility_timeout": visibility,
     }
 
 
-def _check(settings: Mapping[str, Any], options: Options) -> None:
+def _check(settings: Mapping[str, Any]) -> None:
     for name in _JSON_ONLY:
         if settings[name] not in ("json", ["json"], ("json",)):
             raise ConfigurationError(
                 f"CELERY_{name.upper()} is {settings[name]!r}: tasks and results are JSON only, "
                 "because pickle lets whoever can write to Redis run code. Remove the setting."
             )
-    if settings["visibility_timeout"] < _SHORTEST_LEASE:
+    if not _is_number(lease := settings["visibility_timeout"], _SHORTEST_LEASE):
         raise ConfigurationError(
-            f"The visibility timeout is {settings['visibility_timeout']} s, but a worker says only "
+            f"The visibility timeout is {lease!r} seconds, but a worker says only "
             f"every {INTERVAL} s that it still holds its tasks: others would get them while they "
             f"run. Set CELERY_VISIBILITY_TIMEOUT to {_SHORTEST_LEASE} or more."
-        )
-    if options.max_deliveries < 1:
-        raise ConfigurationError(
-            f"CELERY_MAX_DELIVERIES is {options.max_deliveries!r}: a task is delivered once at "
-            "least. Give a number of 1 or more."
         )
