@@ -219,8 +219,6 @@ class Testing(Config):
         if self.CELERY_TASK_ALWAYS_EAGER:
             # Nothing listens there: a unit test that needs Redis shall fail, not find yours.
             self.REDIS_URL = "redis://127.0.0.1:1/0"
-            # With a worker the results carry the task's name anyway.
-            self.CELERY_RESULT_EXTENDED = True
 
 
 CHOICES: dict[str, type[Config]] = {

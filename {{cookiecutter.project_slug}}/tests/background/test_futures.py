@@ -276,5 +276,28 @@ def test_a_task_that_keeps_no_result_says_so(live: FlaskCelery, box: redis.Redis
     future = live.submit(sample_app.forgetful, "forgotten")
 
     assert box.blpop(["ran:forgotten"], timeout=20)
-    with pytest.raises(UnknownTask):
+    with pytest.raises(UnknownTask, match=r"sample_app\.forgetful .* keeps no result"):
         future.result(timeout=20)
+
+
+def test_a_result_that_was_not_wanted_is_not_kept(either: FlaskCelery) -> None:
+    future = either.apply(sample_app.nothing, ignore_result=True)
+
+    with pytest.raises(UnknownTask, match=r"sample_app\.nothing .* keeps no result"):
+        future.result(timeout=20)
+
+
+def test_two_who_cancel_at_once_tell_it_once(
+    live: FlaskCelery, caplog: pytest.LogCaptureFixture
+) -> None:
+    future = live.submit(sample_app.nothing, countdown=200)
+    # Called in the middle of the cancelling, where the listener's thread may come in.
+    future.add_done_callback(lambda _: future.settle({"status": "REVOKED"}))
+    waiter = live.get(future.id)
+
+    assert future.cancel()
+
+    with pytest.raises(CancelledError):
+        waiter.result(timeout=20)
+    assert future.cancelled()
+    assert not [record for record in caplog.records if record.levelname == "CRITICAL"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 import sample_app
-from support import FlaskCelery, SubmitError, UnknownQueue
+from support import FlaskCelery, SubmitError, UnknownQueue, resolve
 
 
 @pytest.mark.parametrize(
@@ -166,9 +167,56 @@ def test_a_function_that_is_not_the_one_of_its_name_is_refused(either: FlaskCele
         either.submit(other)
 
 
-def test_another_process_knows_the_name_as_well(live: FlaskCelery) -> None:
-    sent = live.submit(sample_app.add, 1, 2)
+def test_another_process_knows_the_name_as_well(either: FlaskCelery) -> None:
+    sent = either.submit(sample_app.add, 1, 2)
 
-    assert live.get(sent.id).name == "sample_app.add"
+    assert either.get(sent.id).name == "sample_app.add"
     sent.result(timeout=20)
-    assert live.get(sent.id).name == "sample_app.add"
+    assert either.get(sent.id).name == "sample_app.add"
+    assert either.get(either.submit(sample_app.double, 1).id).name == "sample_app.double"
+
+
+MODULES = {
+    "__init__": "",
+    "reports": "if True:\n    def monthly(number):\n        return number",
+    "typed": "def same[T](value: T) -> T:\n    return value",
+    "script": "raise RuntimeError('it ran')",
+    "wsgi": "def make():\n    pass\nraise RuntimeError('it ran')",
+    "celery_app": "def make():\n    pass\nraise RuntimeError('it ran')",
+    "__main__": "def make():\n    pass\nraise RuntimeError('it ran')",
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
+    """A package of which nothing is imported yet, and what it allows."""
+    (tmp_path / "shop").mkdir()
+    for name, text in MODULES.items():
+        (tmp_path / "shop" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield ("shop",)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("path", ["shop.reports:monthly", "shop.typed:same"])
+def test_a_worker_imports_the_module_of_a_function(shop: tuple[str, ...], path: str) -> None:
+    assert resolve(path, shop)(12) == 12
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("shop.script:make", "not a function defined in that module"),
+        ("shop.script.deeper:make", "cannot be imported"),
+        ("shop.reports:yearly", "not a function defined in that module"),
+        ("shop.wsgi:make", "starts the application"),
+        ("shop.celery_app:make", "starts the application"),
+        ("shop.__main__:make", "starts the application"),
+    ],
+)
+def test_a_worker_imports_nothing_else(shop: tuple[str, ...], path: str, why: str) -> None:
+    with pytest.raises(SubmitError, match=why):
+        resolve(path, shop)
+
+    assert not [name for name in sys.modules if name.partition(".")[0] == "shop"]

@@ -7,7 +7,7 @@ import inspect
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import redis
 from celery import Celery, Task, states
@@ -253,14 +253,17 @@ class FlaskCelery(Celery):
         )
         if self._options.start_local_workers and not self.conf.task_always_eager:
             self.start()
+        task: Any = self._call
         if hasattr(fn, "apply_async"):
-            name = str(cast("Task[Any, Any]", fn).name)
-            result = fn.apply_async(sent_args, sent_kwargs, **options)
+            task = fn
+            name = str(task.name)
+            result = task.apply_async(sent_args, sent_kwargs, **options)
         else:
             path = functions.path_of(fn, self._options.submit_packages)
             name = path.replace(":", ".")
-            result = self._call.apply_async((path, sent_args, sent_kwargs), shadow=name, **options)
-        return Future(self, result.id, name)
+            result = task.apply_async((path, sent_args, sent_kwargs), shadow=name, **options)
+        kept = not options.get("ignore_result", getattr(task, "ignore_result", False))
+        return Future(self, result.id, name, kept=kept)
 
     def map(
         self, fn: Callable[..., Any], *arguments: Iterable[Any], **constants: Any
@@ -540,7 +543,10 @@ class TaskNamespace:
 
 def _run_function(self: FlaskTask, path: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Run a submitted function in the worker; the rule of what may run is in functions.py."""
-    return functions.resolve(path, self.app.options.submit_packages)(*args, **kwargs)
+    function = functions.resolve(path, self.app.options.submit_packages)
+    if self.request.is_eager:
+        self.request.shadow = path.replace(":", ".")  # a worker has it from the message
+    return function(*args, **kwargs)
 
 
 @functools.lru_cache(maxsize=256)

@@ -22,7 +22,7 @@ class UnknownQueue(SubmitError):
 
 
 class UnknownTask(BackgroundError, LookupError):
-    """The id was never issued by this application, or its result has expired."""
+    """The id was never issued by this application, or the task's result is not there (any more)."""
 
 
 class TaskError(BackgroundError):

@@ -2,15 +2,19 @@
 
 The same rule holds on both sides, so a message that was written straight into Redis can reach
 nothing but public functions of the application's own package (and of the packages that
-``CELERY_SUBMIT_PACKAGES`` lists).
+``CELERY_SUBMIT_PACKAGES`` lists). A module that is not loaded yet is imported only if it defines
+the function that is named, so no message makes a worker import what has nothing for it to run.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
-from types import FunctionType, ModuleType
+from importlib.machinery import ModuleSpec, PathFinder
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from .errors import SubmitError
@@ -18,6 +22,8 @@ from .errors import SubmitError
 _OWN_PACKAGE = __package__ or ""
 #: Never for messages: this layer, and the development tools, which run any command given to them.
 _NEVER = (_OWN_PACKAGE, f"{_OWN_PACKAGE.rpartition('.')[0]}.dev")
+#: Modules of a package that make the application, or run, when they are imported.
+_STARTERS = ("__main__", "celery_app", "wsgi")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -73,7 +79,9 @@ def _check_name(module: str, name: str, allowed: tuple[str, ...]) -> FunctionTyp
         )
     if not name.isidentifier() or name.startswith("_"):
         raise SubmitError(f"{module}:{name} is private or no name at all. Submit a public name.")
-    function = getattr(_load(module), name, None)
+    if module.partition(".")[2].rpartition(".")[2] in _STARTERS:
+        raise SubmitError(f"{module} starts the application. Move {name} to another module.")
+    function = getattr(_load(module, name), name, None)
     if (
         not isinstance(function, FunctionType)
         or function.__module__ != module
@@ -87,8 +95,34 @@ def _inside(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-def _load(module: str) -> ModuleType:
+def _load(module: str, name: str) -> ModuleType | None:
+    """Return the module; None if it would have to be imported and does not define ``name``."""
     try:
-        return importlib.import_module(module)
+        if module not in sys.modules:
+            spec = _find(module)
+            if spec is None:
+                raise ImportError("there is none of that name")
+            loader: Any = spec.loader
+            code = loader.get_code(module) if loader else None
+            if code is None or not _defines(code, name):
+                return None
+        return importlib.import_module(module)  # waits for another thread that imports it
     except ImportError as error:
         raise SubmitError(f"The module {module!r} cannot be imported: {error}.") from error
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Find a module as an import would, but without importing the packages that it is in."""
+    package = module.rpartition(".")[0]
+    if not package or package in sys.modules:
+        return importlib.util.find_spec(module)
+    above = _find(package)
+    places = above.submodule_search_locations if above else None
+    return PathFinder.find_spec(module, places) if places else None
+
+
+def _defines(code: CodeType, name: str) -> bool:
+    """Whether a module's code has a function (or a class) of that name at its top."""
+    return code.co_qualname == name or any(
+        _defines(part, name) for part in code.co_consts if isinstance(part, CodeType)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -32,12 +33,17 @@ class Future(concurrent.futures.Future[Any]):
     polls. Callbacks run in the thread that listens to Redis, so they should be short.
     """
 
-    def __init__(self, celery: FlaskCelery, task_id: str, name: str | None = None) -> None:
+    def __init__(
+        self, celery: FlaskCelery, task_id: str, name: str | None = None, *, kept: bool = True
+    ) -> None:
+        """Make it for an issued id. ``kept``: whether the task's result is stored at all."""
         super().__init__()
         self.id = task_id
         self._celery = celery
         self._name = name
+        self._kept = kept
         self._watched = False
+        self._cancelling = threading.Lock()
         # concurrent.futures.wait() and as_completed() put their waiter into this list and nothing
         # else tells that somebody waits.
         self._waiters: list[Any] = _WatchingList(self._watch)
@@ -46,7 +52,8 @@ class Future(concurrent.futures.Future[Any]):
         """Wait for the task's result, at most ``timeout`` seconds, and return it.
 
         Raises ``TimeoutError``; ``concurrent.futures.CancelledError``; ``UnknownTask`` for an id
-        that was never issued; or what the task raised, by its type and message.
+        that was never issued or a task that keeps no result; or what the task raised, by its type
+        and message.
         """
         self._before_waiting()
         return super().result(timeout)
@@ -142,9 +149,7 @@ class Future(concurrent.futures.Future[Any]):
         # Two threads may bring the same news; the first one wins.
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             if meta is None:
-                self.set_exception(
-                    UnknownTask(f"No task has the id {self.id!r}, or its result has expired.")
-                )
+                self.set_exception(UnknownTask(self._why_unknown()))
             elif meta["status"] == states.SUCCESS:
                 self.set_result(meta.get("result"))
             elif meta["status"] == states.FAILURE:
@@ -153,10 +158,22 @@ class Future(concurrent.futures.Future[Any]):
                 self._settle_cancelled()
         return super().done()
 
+    def _why_unknown(self) -> str:
+        if self._kept:
+            return (
+                f"No task has the id {self.id!r}, or its result has expired, or it keeps none "
+                "(ignore_result)."
+            )
+        return (
+            f"The task {self._name} ({self.id}) keeps no result (ignore_result), so its end is "
+            "not known. Do not wait for it, or send it with ignore_result=False."
+        )
+
     def _settle_cancelled(self) -> None:
-        if super().cancel():
-            with contextlib.suppress(concurrent.futures.InvalidStateError, RuntimeError):
-                self.set_running_or_notify_cancel()
+        # The first one does both steps: a future must not be told twice that it is cancelled. The
+        # lock is never released, and nobody waits for it.
+        if self._cancelling.acquire(blocking=False) and super().cancel():
+            self.set_running_or_notify_cancel()
 
     def _refresh(self) -> TaskInfo | None:
         """Look the task up once, unless its end is known already."""

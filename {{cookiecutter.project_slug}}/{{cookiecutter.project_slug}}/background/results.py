@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery import states
+from celery.backends.cache import CacheBackend
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendError
 from celery.utils.serialization import UnpickleableExceptionWrapper
@@ -45,7 +46,27 @@ redis.call('PUBLISH', KEYS[1], ARGV[1])
 """
 
 
-class ResultBackend(RedisBackend):
+class _Telling:
+    """For a result backend: what it stores tells the task's name and where it runs."""
+
+    def _get_result_meta(self, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        meta = super()._get_result_meta(result, state, *args, **kwargs)  # type: ignore[misc]
+        request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
+        if request:
+            if state in (states.STARTED, "PROGRESS") and not hasattr(request, "started_at"):
+                request.started_at = time.time()
+            meta["name"] = getattr(request, "shadow", None) or getattr(request, "task", None)
+            meta["worker"] = getattr(request, "hostname", None)
+            meta["queue"] = (getattr(request, "delivery_info", None) or {}).get("routing_key")
+            meta["started_at"] = getattr(request, "started_at", None)
+        return meta
+
+
+class EagerBackend(_Telling, CacheBackend):
+    """Keeps the results of eager tasks in this process."""
+
+
+class ResultBackend(_Telling, RedisBackend):
     """Celery's Redis backend, which also keeps the task's name, and does not subscribe early.
 
     Celery subscribes to the result of every task at the moment it is sent, in case that somebody
@@ -81,18 +102,6 @@ class ResultBackend(RedisBackend):
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing, where Celery would subscribe to the result's channel."""
-
-    def _get_result_meta(self, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
-        meta = super()._get_result_meta(result, state, *args, **kwargs)  # type: ignore[misc]
-        request = kwargs.get("request") or (args[1] if len(args) > 1 else None)
-        if request:
-            if state in (states.STARTED, "PROGRESS") and not hasattr(request, "started_at"):
-                request.started_at = time.time()
-            meta["name"] = getattr(request, "shadow", None) or getattr(request, "task", None)
-            meta["worker"] = getattr(request, "hostname", None)
-            meta["queue"] = (getattr(request, "delivery_info", None) or {}).get("routing_key")
-            meta["started_at"] = getattr(request, "started_at", None)
-        return meta
 
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
         """Store the failure, and keep the message so that the task can be run again."""

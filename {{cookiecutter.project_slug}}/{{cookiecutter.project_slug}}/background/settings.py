@@ -218,9 +218,11 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
         }
     for name in ("broker_url", "result_backend"):
         settings[name] = tls_url(settings[name], config)
-    settings["override_backends"] = dict.fromkeys(
-        ("redis", "rediss", "socket"), f"{__package__}.results:ResultBackend"
-    )
+    results = f"{__package__}.results"
+    settings["override_backends"] = {
+        **dict.fromkeys(("redis", "rediss", "socket"), f"{results}:ResultBackend"),
+        "cache": f"{results}:EagerBackend",
+    }
     _set_transport_options(settings)
     queues = options.queues | {settings["task_default_queue"]}
     settings.setdefault("task_queues", [Queue(name, routing_key=name) for name in sorted(queues)])
