@@ -37,6 +37,8 @@ class Scenario:
     #: Whether plain Celery is put through it as well, and for how long.
     plain: float = 0.0
     dead: int = 0
+    #: Whether it takes long, so that it is left out of the tests that are run for each change.
+    long: bool = False
     #: Whether the disk of Redis is a small one of its own; only root can make it.
     small_disk: bool = False
     #: Whether the workers have a clock that can be set.
@@ -260,30 +262,39 @@ def _ticks(stack: Stack) -> list[str]:
 
 #: The longest first, so that all of them end at about the same time.
 SCENARIOS = [
-    Scenario("network cut for 5 minutes", cut_for_long, cable=True, load=305, rate=2),
-    Scenario("freeze 1 of 2 machines for 90 s", freeze_cluster, clusters=2, load=95, rate=6),
-    Scenario("network cut for 60 s", cut_network, cable=True, load=65, rate=8, plain=90),
-    Scenario("a worker lives but is deaf", deafen, load=60, rate=6),
-    Scenario("tasks for later, long tasks", wait_long, clusters=2),
-    Scenario("Redis frozen for 30 s", freeze_redis, load=45, rate=12, plain=60),
-    Scenario("SIGTERM, short and long tasks", stop_cluster, load=30, rate=12, plain=60),
-    Scenario("kill -9 1 of 2 machines", kill_cluster, clusters=2, plain=60),
+    Scenario("network cut for 5 minutes", cut_for_long, cable=True, load=305, rate=2, long=True),
+    Scenario(
+        "freeze 1 of 2 machines for 90 s", freeze_cluster, clusters=2, load=95, rate=6, long=True
+    ),
+    Scenario("network cut for 60 s", cut_network, cable=True, load=65, rate=8, plain=90, long=True),
+    Scenario("a worker lives but is deaf", deafen, load=60, rate=6, long=True),
+    Scenario("tasks for later, long tasks", wait_long, clusters=2, long=True),
+    Scenario("Redis frozen for 30 s", freeze_redis, load=45, rate=12, plain=60, long=True),
+    Scenario("SIGTERM, short and long tasks", stop_cluster, load=30, rate=12, plain=60, long=True),
+    Scenario("kill -9 1 of 2 machines", kill_cluster, clusters=2, plain=60, long=True),
     Scenario("kill -9 worker", kill_main, plain=60),
     Scenario("kill -9 pool child, 3 times", kill_child, plain=60),
     Scenario("kill -9 Redis and restart", restart_redis, load=25, plain=60),
-    Scenario("kill -9 Redis, slow to load", load_slowly, load=25),
+    Scenario("kill -9 Redis, slow to load", load_slowly, load=25, long=True),
     Scenario("Redis wants a password for 20 s", change_password, load=40),
     Scenario("memory of Redis full for 15 s", fill_memory, load=35, plain=60),
     Scenario("disk of Redis full for 10 s", fill_disk, load=30, small_disk=True),
     Scenario("clock set +1 h, -1 h", set_clocks, own_clock=True, environ={"FAULT_TICKS": "1"}),
     Scenario("poison tasks", poison, dead=3),
     Scenario("deploy, new tasks queued", deploy, environ={"FAULT_VERSION": "1"}),
-    Scenario("kill -9 the scheduler", kill_scheduler, clusters=2, environ={"FAULT_TICKS": "1"}),
+    Scenario(
+        "kill -9 the scheduler",
+        kill_scheduler,
+        clusters=2,
+        environ={"FAULT_TICKS": "1"},
+        long=True,
+    ),
     Scenario(
         "10,000 tasks at once, 1 CPU",
         ten_thousand,
         load=6,
         patience=180,
         environ={"FAULT_CPU": "0"},
+        long=True,
     ),
 ]

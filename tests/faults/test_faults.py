@@ -91,7 +91,13 @@ def dead_letters(stack: Stack) -> int:
     return int((stack.redis_says("HLEN", "background:dead") or ":0")[1:])
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if one.long or kind == "plain" else ())
+        for name, (one, kind) in RUNS.items()
+    ],
+)
 def test_nothing_accepted_is_lost(
     name: str, outcomes: dict[str, Future[Outcome]], report: Report
 ) -> None:
