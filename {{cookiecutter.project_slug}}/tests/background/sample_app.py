@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import redis
-from celery import Task, shared_task
+from celery import Task, shared_task, signals
 from flask import Flask, current_app, g, has_app_context, has_request_context
+from kombu.asynchronous import get_event_loop
 
 from {{ cookiecutter.project_slug }} import logs
 from {{ cookiecutter.project_slug }}.background import (
@@ -43,7 +45,16 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
 
         db.init_app(app)
     celery.init_app(app)
+    if "STOP_AT_TASK" in app.config:
+        signals.task_received.connect(stop_this_worker)
     return app
+
+
+def stop_this_worker(request: Any, **_: Any) -> None:
+    """Stop the worker just after it gave a task to its child, and before the child says so."""
+    hub: Any = get_event_loop()
+    if request.name == celery.flask_app.config["STOP_AT_TASK"]:
+        hub.call_soon(os.kill, os.getpid(), signal.SIGTERM)
 
 
 # What a test and a task say to each other goes through lists in Redis, on which both can wait.

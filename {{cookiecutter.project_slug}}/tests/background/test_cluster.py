@@ -87,6 +87,20 @@ def test_a_stop_lets_short_tasks_end_and_puts_long_ones_back(
         assert long.result(timeout=20) == "long released"
 
 
+def test_a_task_that_had_just_begun_at_the_stop_is_not_done_twice(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    config = settings(own_redis)
+    worker = start(config | {"STOP_AT_TASK": "sample_app.forgetful"}, "worker", workers=1)
+    with create_app(config).app_context(), mailbox() as box:
+        assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
+        celery.submit(sample_app.forgetful, "begun")
+
+        assert worker.wait() == 0
+        assert box.llen("ran:begun") == 1
+        assert celery.queue_lengths()["default"] == 0
+
+
 def test_lines_begin_with_the_name_of_their_process(
     start: StartCluster, own_redis: EmbeddedRedis
 ) -> None:

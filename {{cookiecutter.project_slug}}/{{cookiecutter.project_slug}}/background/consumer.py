@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from celery.concurrency.solo import TaskPool as SoloPool
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 _LEFT_ALONE = (OperationalError, RedisError)
 #: The part of a lease for which its renewal may fail.
 _PATIENCE = 0.6
+#: Seconds in which a child that is not at work begins the task that it was given.
+_HEARING = 2.0
 
 
 class BackgroundConsumer(Consumer):
@@ -106,6 +109,30 @@ class BackgroundConsumer(Consumer):
             message.channel.qos.forget(message.delivery_tag)
 
     # Connections
+
+    def stop(self) -> None:
+        """Stop taking tasks, after hearing of those that have begun."""
+        try:
+            self._hear_of_begun_tasks()
+        finally:
+            super().stop()
+
+    def _hear_of_begun_tasks(self) -> None:
+        """Read what the pool's children say until each task that was given to one is begun.
+
+        A task that is not known to have begun goes back into its queue: it would run twice.
+        """
+        pool: Any = getattr(self.pool, "_pool", None)
+        hear = getattr(pool, "handle_result_event", None)
+        if hear is None:
+            return  # no children, or threads that listen to them
+        end = time.monotonic() + _HEARING
+        while time.monotonic() < end and any(
+            job._write_to and job._write_to._is_alive() and not job._accepted
+            for job in list(pool._cache.values())
+        ):
+            for child in wait(list(pool._fileno_to_outq), timeout=0.1):
+                hear(child)
 
     def on_ready(self) -> None:
         """Begin; a pool whose tasks run in this very thread has its leases renewed by another."""
