@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -12,6 +12,8 @@ from redis.retry import Retry
 
 #: Seconds that a web request waits for Redis before it answers 503.
 REQUEST_TIMEOUT = 0.5
+
+_CELERY_SOCKET = "redis+socket://"
 
 
 def with_tls_rule(url: str, *, verify: bool = True, ca_file: str | None = None) -> str:
@@ -28,6 +30,30 @@ def with_tls_rule(url: str, *, verify: bool = True, ca_file: str | None = None) 
     if verify and ca_file:
         query["ssl_ca_certs"] = ca_file
     return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def celery_url(url: str) -> str:
+    """Spell the URL of a Unix socket as Celery does; every other one stays as it is.
+
+    What is ``unix://[user:password@]/path?db=1`` elsewhere is ``redis+socket://`` there, with
+    ``virtual_host`` for the database.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    query = dict(parse_qsl(parts.query))
+    query["virtual_host"] = query.pop("db", "0")
+    owner = parts.netloc
+    if "password" in query:
+        owner = f"{quote(query.pop('username', ''))}:{quote(query.pop('password'), safe='')}@"
+    return f"{_CELERY_SOCKET}{owner}{parts.path}?{urlencode(query)}"
+
+
+def _client_url(url: str) -> str:
+    """Undo ``celery_url``, for who writes Celery's own spelling."""
+    if not url.startswith(_CELERY_SOCKET):
+        return url
+    return "unix://" + url.removeprefix(_CELERY_SOCKET).replace("virtual_host=", "db=")
 
 
 def is_verified(url: str) -> bool:
@@ -62,6 +88,7 @@ def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) ->
         "max_connections": 20,
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     }
+    url = _client_url(url)
     if not url.startswith("unix:"):
         settings["socket_keepalive"] = True
     pool = redis.BlockingConnectionPool.from_url(url, timeout=timeout, **(settings | options))

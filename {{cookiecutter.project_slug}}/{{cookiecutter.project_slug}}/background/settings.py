@@ -14,7 +14,7 @@ from typing import Any
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from .connection import with_tls_rule
+from .connection import celery_url, with_tls_rule
 from .errors import ConfigurationError
 from .heartbeat import INTERVAL
 from .workers import WorkerSpec, parse_workers
@@ -217,7 +217,9 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
             "task_store_eager_result": True,
         }
     for name in ("broker_url", "result_backend"):
-        settings[name] = tls_url(settings[name], config)
+        settings[name] = celery_url(tls_url(settings[name], config))
+    if str(settings["result_backend"]).startswith("redis+socket:"):
+        settings["redis_socket_keepalive"] = False  # is for TCP
     results = f"{__package__}.results"
     settings["override_backends"] = {
         **dict.fromkeys(("redis", "rediss", "socket"), f"{results}:ResultBackend"),
