@@ -11,6 +11,8 @@ import pytest
 import support
 
 REPORT = pytest.StashKey[support.Report]()
+#: Files whose tests take minutes, begun first: what is left at the end should be short.
+LONGEST = ("test_own_suite", "test_server_supervisor", "test_server_systemd", "test_heroku")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,6 +41,17 @@ def pytest_terminal_summary(
         terminalreporter.section("what was made and checked")
         for line in lines:
             terminalreporter.line(line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist what belongs together, and begin with what takes longest.
+
+    The tests of a file share what it starts, so one process has them all.
+    """
+    for item in items:
+        if item.path.stem != "test_own_suite":  # each of its tests starts something of its own
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -286,8 +286,10 @@ def ask(
 def boot(name: str, project: Path, folder: Path, manager: str) -> Server:
     """Boot a fresh server of 1 CPU and 512 MiB."""
     key = Path.home() / ".ssh" / "id_ed25519"
+    # In a network of its own it has the same address again after it was off.
+    subprocess.run(["docker", "network", "create", name], check=True, capture_output=True)
     done = subprocess.run(
-        [VPS, name, "--memory", "512m", "--memory-swap", "512m"],
+        [VPS, name, "--network", name, "--memory", "512m", "--memory-swap", "512m"],
         check=True,
         capture_output=True,
         text=True,
@@ -304,8 +306,9 @@ def boot(name: str, project: Path, folder: Path, manager: str) -> Server:
 
 
 def remove(name: str) -> None:
-    """Remove a server."""
-    subprocess.run(["docker", "rm", "-f", "-v", name], check=False, capture_output=True)
+    """Remove a server and its network."""
+    for command in (["rm", "-f", "-v", name], ["network", "rm", name]):
+        subprocess.run(["docker", *command], check=False, capture_output=True)
 
 
 def certificate_for(server: Server) -> None:
@@ -399,5 +402,8 @@ class Load:
     def _start(self, connection: http.client.HTTPConnection) -> None:
         host = self._server.host
         answer = ask(connection, host, "POST", "/api/v1/start-task", {"duration": 0.2})
+        if answer.status == 429:
+            # The smoke suite of a release tries the limits, and it comes from this address too.
+            return
         assert answer.status == 202, answer
         self.tasks.append(answer.json()["task_id"])

@@ -143,7 +143,9 @@ def test_few_connections_are_open_at_rest_and_under_load(
         f"connections: {at_rest} at rest, {max(counts)} at most in {requests} requests of 8 "
         f"clients; the plan allows {PLAN}",
     )
-    assert {status for one in found for status in one} == {200, 202}
+    # Who waits half a second in vain for one of the few connections is told to come again.
+    assert {status for one in found for status in one} <= {200, 202, 503}
+    assert sum(one.get(503, 0) for one in found) <= requests / 50
     assert refused == 0
     assert max(counts) < PLAN
 
@@ -191,9 +193,10 @@ def test_the_client_and_its_request_are_known_in_the_log(site: Site) -> None:
 
 
 def test_each_dyno_says_once_that_the_certificate_is_not_checked(site: Site) -> None:
-    """One line of each, and no other warning."""
+    """One line of each, and no other warning, but for what the load on few connections made."""
     for dyno in (site.web, site.worker):
-        warnings = [line for line in dyno.messages() if line.startswith("level=warning")]
+        lines = [line for line in dyno.messages() if "No connection available" not in line]
+        warnings = [line for line in lines if line.startswith("level=warning")]
         assert len(warnings) == 1, warnings
         assert "REDIS_TLS_VERIFY=none" in warnings[0]
 
