@@ -35,6 +35,7 @@ from {{ cookiecutter.project_slug }}.background import (
 )
 from {{ cookiecutter.project_slug }}.background.diagnosis import check, reason_of
 from {{ cookiecutter.project_slug }}.background.functions import resolve
+from {{ cookiecutter.project_slug }}.background.heartbeat import forget_cancelled
 from {{ cookiecutter.project_slug }}.background.scheduler import RedisScheduler
 from {{ cookiecutter.project_slug }}.dev.child import Child
 from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
@@ -58,6 +59,7 @@ __all__ = [
     "check",
     "connect_redis",
     "current_task",
+    "forget_cancelled",
     "no_overlap",
     "progress",
     "reason_of",

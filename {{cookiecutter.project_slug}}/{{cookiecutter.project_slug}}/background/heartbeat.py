@@ -7,6 +7,7 @@ command; asking the workers themselves (``celery inspect ping``) takes a second 
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
+from kombu.asynchronous.timer import Timer
 from redis.exceptions import RedisError
 
 from . import keys, liveness
@@ -84,6 +86,17 @@ def read_heartbeats(app: FlaskCelery) -> list[Heartbeat]:
     return sorted(beats, key=lambda beat: beat.name)
 
 
+def forget_cancelled(timer: Any) -> None:
+    """Drop the entries of the event loop's timer that were cancelled.
+
+    Kombu keeps each until its time comes. The time limit of every task is such an entry, so a busy
+    worker would hold those of the last minutes: half a megabyte for a thousand tasks.
+    """
+    if isinstance(timer, Timer):
+        timer._queue[:] = [event for event in timer._queue if not event.entry.canceled]
+        heapq.heapify(timer._queue)
+
+
 class HeartbeatStep(bootsteps.StartStopStep):
     """Beats while the consumer takes tasks; stops when its connection is lost."""
 
@@ -131,6 +144,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
             if not self._complained:
                 logger.warning("The heartbeat could not be written: %s", error)
             self._complained = True
+        forget_cancelled(consumer.timer)
         consumer.renew_leases()
 
     def _forget_old(self, app: FlaskCelery) -> None:
