@@ -74,6 +74,11 @@ def test_development_starts_with_nothing_set() -> None:
     assert settings["REDIS_URL"].startswith("redis://127.0.0.1:")
 
 
+def test_a_reload_in_development_does_not_wait_long_for_tasks() -> None:
+    assert config.load("development", environ={})["CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT"] == 3
+    assert "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT" not in config.load("testing", environ={})
+
+
 def test_unit_tests_never_find_the_redis_of_the_environment() -> None:
     settings = config.load("testing", environ={"REDIS_URL": "redis://production:6379/0"})
 

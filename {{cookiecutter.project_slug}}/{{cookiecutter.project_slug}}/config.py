@@ -159,6 +159,8 @@ class Development(Config):
     """On your own machine: works with nothing set."""
 
     TEMPLATES_AUTO_RELOAD = True
+    # Seconds that running tasks have when the worker restarts for new code; then they begin again.
+    CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 3
 
     def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
         super().__init__(environ, instance_path)
