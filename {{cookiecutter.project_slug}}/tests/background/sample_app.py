@@ -50,6 +50,13 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     return app
 
 
+def create_web() -> Flask:
+    """Make the application with a page that submits a task and shows its result."""
+    app = create_app()
+    app.add_url_rule("/", view_func=lambda: str(celery.submit(add, 1, 2).result(timeout=30)))
+    return app
+
+
 def stop_this_worker(request: Any, **_: Any) -> None:
     """Stop the worker just after it gave a task to its child, and before the child says so."""
     hub: Any = get_event_loop()

@@ -23,6 +23,13 @@ def greet(person: Person, *others: Person) -> list[str]:
     return [f"hello {one.name}" for one in (person, *others)]
 
 
+def add_and_forget(name: str) -> int:
+    """Leave a row uncommitted in the session; say how many are there already."""
+    waiting = len(db.session.new)
+    db.session.add(Person(name=name))
+    return waiting
+
+
 def is_attached(person: Person) -> bool:
     """Whether the row belongs to the session of this task."""
     return person in db.session

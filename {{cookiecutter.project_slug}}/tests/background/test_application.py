@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sample_app
@@ -197,6 +202,25 @@ def test_a_new_application_leaves_no_thread_of_the_old_one(live: FlaskCelery) ->
 
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_threads_that_come_at_once_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second client would close the first one's connections while they are in use."""
+    module = sys.modules[FlaskCelery.__module__]
+    connect, both = module.connect_redis, threading.Barrier(2)
+
+    def connect_together(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(module, "connect_redis", connect_together)
+    own = FlaskCelery(Flask("threads"))
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: own.redis, range(2))
+
+    assert first is second
 
 
 def test_the_workers_share_one_start_of_the_application(

@@ -12,7 +12,7 @@ import pytest
 import sample_app
 from flask import Flask, current_app, g
 from sample_app import celery, create_app
-from sample_models import Person, db, greet, is_attached
+from sample_models import Person, add_and_forget, db, greet, is_attached
 from sqlalchemy import delete
 from support import FlaskCelery, Running, SubmitError, flask_celery, ready
 from werkzeug.local import LocalProxy
@@ -144,6 +144,16 @@ def test_a_row_is_sent_by_reference_and_loaded_again(with_database: Flask) -> No
     assert celery.submit(greet, ada, bob).result(timeout=20) == ["hello Ada", "hello Bob"]
     assert celery.submit(greet, person=ada).result(timeout=20) == ["hello Ada"]
     assert celery.submit(is_attached, LocalProxy(lambda: ada)).result(timeout=20) is True
+
+
+@pytest.mark.usefixtures("database_worker")
+def test_each_task_has_a_session_of_its_own(database: dict[str, Any]) -> None:
+    with create_app(database).app_context():
+        db.create_all()
+
+        found = [celery.submit(add_and_forget, name) for name in ("Cy", "Di")]
+
+        assert [future.result(timeout=20) for future in found] == [0, 0]
 
 
 def test_a_row_without_a_key_is_refused(with_database: Flask) -> None:

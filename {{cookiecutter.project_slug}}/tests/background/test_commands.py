@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,6 +73,18 @@ def test_celery_itself_finds_the_application(start: StartCluster, own_redis: Emb
             assert future.result(timeout=20)["app"] == "sample_app"
     finally:
         running.end()
+
+
+def test_the_scheduler_of_celery_runs_by_itself(
+    start: StartCluster, own_redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    beat = start({"REDIS_URL": own_redis.url}, "beat", "--loglevel", "info", cwd=tmp_path)
+
+    beat.wait_for("Sending the due task every-second")
+
+    beat.signal(signal.SIGTERM)
+    assert beat.wait() == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"redis", "redis.json"}  # no pid file
 
 
 @pytest.mark.usefixtures("workers")

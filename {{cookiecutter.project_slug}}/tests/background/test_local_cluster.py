@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import sample_app
@@ -85,6 +87,36 @@ def test_two_processes_share_one_cluster_and_stop_ends_it(own_redis: EmbeddedRed
     finally:
         for running in both:
             running.end()
+
+
+def test_under_gunicorn_there_is_one_cluster_which_ends_with_it(own_redis: EmbeddedRedis) -> None:
+    config = {
+        "REDIS_URL": own_redis.url,
+        "CELERY_START_LOCAL_WORKERS": True,
+        "CELERY_START_TIMEOUT": 30,
+    }
+    options = "--workers 2 --threads 2 --bind 127.0.0.1:0 --no-control-socket".split()
+    command = [sys.executable, "-m", "gunicorn", *options, "sample_app:create_web()"]
+    web = Running(command, config)
+    try:
+        address = web.wait_for("Listening at").partition("Listening at: ")[2].split()[0]
+        with ThreadPoolExecutor(8) as pool:
+            pages = list(pool.map(lambda _: fetch(address), range(8)))
+        assert pages == ["3"] * 8
+        (worker,) = beats(own_redis)
+
+        processes = [web.pid, *children(web.pid)]
+        for pid in processes:
+            os.kill(pid, signal.SIGKILL)
+
+        wait_until(lambda: not exists(worker), "the end of the worker")
+    finally:
+        web.end()
+
+
+def fetch(address: str) -> str:
+    with urlopen(address, timeout=40) as answer:  # noqa: S310
+        return str(answer.read().decode())
 
 
 def test_stop_ends_what_start_began(own_redis: EmbeddedRedis) -> None:

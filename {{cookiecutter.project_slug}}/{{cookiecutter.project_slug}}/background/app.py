@@ -83,6 +83,7 @@ class FlaskCelery(Celery):
         self._listener: ResultListener | None = None
         self._local_cluster: LocalCluster | None = None
         self._patient = False
+        self._making = threading.Lock()
         self.steps["consumer"].add(HeartbeatStep)
         self._call = self.task(name="background.call", bind=True)(_run_function)
         if app is not None:
@@ -131,11 +132,12 @@ class FlaskCelery(Celery):
     @property
     def redis(self) -> redis.Redis:
         """A client of this layer's own, which gives up after half a second."""
-        if self._redis is None:
-            self._redis = connect_redis(
-                self.redis_url, max_connections=self.conf.redis_max_connections
-            )
-        return self._redis
+        with self._making:  # a second one, made at the same time, would close the first one
+            if self._redis is None:
+                self._redis = connect_redis(
+                    self.redis_url, max_connections=self.conf.redis_max_connections
+                )
+            return self._redis
 
     # Tasks and schedules
 
@@ -357,9 +359,10 @@ class FlaskCelery(Celery):
     @property
     def listener(self) -> ResultListener:
         """What wakes the futures of this process; made when the first one is waited for."""
-        if self._listener is None:
-            self._listener = ResultListener(self)
-        return self._listener
+        with self._making:
+            if self._listener is None:
+                self._listener = ResultListener(self)
+            return self._listener
 
     def task_meta(self, task_id: str) -> dict[str, Any] | None:
         """Read the result backend's record of a task; None for an id that was never issued.
@@ -478,8 +481,9 @@ class FlaskCelery(Celery):
             return super().start(argv)
         from .local_cluster import LocalCluster
 
-        if self._local_cluster is None:
-            self._local_cluster = LocalCluster(self)
+        with self._making:
+            if self._local_cluster is None:
+                self._local_cluster = LocalCluster(self)
         self._local_cluster.start()
         return None
 
@@ -498,6 +502,7 @@ class FlaskCelery(Celery):
         self._backend_cache = None
         self._local = threading.local()  # where Celery keeps the backend of each thread
         self.__dict__.pop("amqp", None)
+        self._making = threading.Lock()  # a forked process may have it as it was held
         self._redis = self._listener = None
 
 
