@@ -95,7 +95,7 @@ def test_under_gunicorn_there_is_one_cluster_which_ends_with_it(own_redis: Embed
         "CELERY_START_LOCAL_WORKERS": True,
         "CELERY_START_TIMEOUT": 30,
     }
-    options = "--workers 2 --threads 2 --bind 127.0.0.1:0 --no-control-socket".split()
+    options = ["--workers", "2", "--threads", "2", "--bind", "127.0.0.1:0", "--no-control-socket"]
     command = [sys.executable, "-m", "gunicorn", *options, "sample_app:create_web()"]
     web = Running(command, config)
     try:
