@@ -60,3 +60,17 @@ def test_ends_are_counted_by_outcome(live_app: Flask) -> None:
     assert int(counters["ended|background.call|FAILURE"]) == 1
     assert int(counters["ended|background.call|SUCCESS"]) >= 2
     assert sum(int(value) for key, value in counters.items() if key.startswith("bucket|")) >= 3
+
+
+def test_names_that_differ_from_call_to_call_make_no_counters(live_app: Flask) -> None:
+    task = celery.tasks["celery.accumulate"]
+    for number in range(3):
+        task.push_request(shadow=f"sum {number}")
+        signals.task_postrun.send(task, task_id=f"named-{number}", task=task, state="SUCCESS")
+        task.pop_request()
+
+    with live_app.app_context():
+        counters = activity.counters()
+
+    assert [name for name in counters if "sum" in name] == []
+    assert counters["ended|celery.accumulate|SUCCESS"] == "3"

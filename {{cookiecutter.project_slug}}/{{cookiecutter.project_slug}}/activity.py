@@ -17,6 +17,7 @@ from celery import signals
 from flask import current_app, has_app_context
 from redis.exceptions import RedisError
 
+from .background.app import SUBMITTED
 from .extensions import celery, redis
 
 #: How many of the latest tasks are remembered.
@@ -95,8 +96,9 @@ def _begun(task_id: str, **_: Any) -> None:
 def _ended(task_id: str, task: Any, state: str | None = None, **_: Any) -> None:
     """Count the end of a task: one round trip."""
     begun = _started.pop(task_id, None)
-    # A submitted function's name stands in `shadow`.
-    name = task.request.shadow or task.name
+    # A submitted function's name stands in `shadow`. What else stands there may differ from call
+    # to call, and would make counters without end.
+    name = (task.request.shadow if task.name == SUBMITTED else None) or task.name
     counters = redis.key("counters")
     with redis.client.pipeline(transaction=False) as pipeline:
         _remember(pipeline, task_id)

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+#: The task that runs submitted functions.
+SUBMITTED = "background.call"
 #: The options of :meth:`FlaskCelery.submit`; a function cannot have parameters of these names.
 _SUBMIT_OPTIONS = ("queue", "countdown", "eta", "expires", "priority", "retry")
 
@@ -85,7 +87,7 @@ class FlaskCelery(Celery):
         self._patient = False
         self._making = threading.Lock()
         self.steps["consumer"].add(HeartbeatStep)
-        self._call = self.task(name="background.call", bind=True)(_run_function)
+        self._call = self.task(name=SUBMITTED, bind=True)(_run_function)
         if app is not None:
             self.init_app(app)
 
