@@ -297,6 +297,20 @@ def test_while_slack_is_ill_the_change_waits_and_the_manifest_is_not_fetched_aga
     assert store.next_untold() is None
 
 
+def test_slack_that_is_ill_for_long_is_told_of_the_latest_changes(
+    watching: Flask, host: Host, slack: Host
+) -> None:
+    for version in range(store.HISTORY + 5):
+        host.answer = send(manifest(str(version)))
+        check()
+    oldest = store.next_untold()
+    tell()
+
+    assert oldest and oldest.new == "5"
+    assert len(slack.requests) == store.HISTORY
+    assert store.next_untold() is None
+
+
 def test_two_checks_never_run_at_once(watching: Flask, host: Host) -> None:
     at_work = threading.Semaphore(1)
     alone: list[bool] = []

@@ -10,7 +10,8 @@ from typing import Any
 from ..extensions import redis
 from .fetch import Fetched
 
-#: How many past versions are remembered, without their content.
+#: How many past versions are remembered, without their content; and how many changes wait for
+#: Slack, if it takes none for long.
 HISTORY = 20
 
 
@@ -84,6 +85,7 @@ def save(fetched: Fetched, url: str) -> Change | None:
             pipeline.lpush(redis.key("manifest:history"), text)
             pipeline.ltrim(redis.key("manifest:history"), 0, HISTORY - 1)
             pipeline.rpush(redis.key("manifest:untold"), text)
+            pipeline.ltrim(redis.key("manifest:untold"), -HISTORY, -1)
         _note_check(pipeline, now, "")
         pipeline.execute()
     return change
