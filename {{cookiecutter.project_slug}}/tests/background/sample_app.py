@@ -17,6 +17,7 @@ from typing import Any
 
 import redis
 from celery import Task, shared_task, signals
+from celery.worker.control import inspect_command
 from flask import Flask, current_app, g, has_app_context, has_request_context
 from kombu.asynchronous import get_event_loop
 
@@ -285,3 +286,9 @@ def forgetful(name: str) -> None:
 @shared_task
 def shared(number: int) -> list[Any]:
     return [3 * number, current_app.name]
+
+
+@inspect_command()
+def count_timers(state: Any) -> int:
+    """Answer how many timers the worker has; a control command of the tests' own."""
+    return len(state.consumer.timer)

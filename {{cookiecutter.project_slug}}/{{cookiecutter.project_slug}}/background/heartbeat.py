@@ -109,7 +109,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Begin to beat."""
-        self._forget_old(consumer.app)
+        self._forget_old(consumer)
         self._beat(consumer)
         self._timer = consumer.timer.call_repeatedly(INTERVAL, self._beat, (consumer,))
 
@@ -147,11 +147,14 @@ class HeartbeatStep(bootsteps.StartStopStep):
         forget_cancelled(consumer.timer)
         consumer.renew_leases()
 
-    def _forget_old(self, app: FlaskCelery) -> None:
+    def _forget_old(self, consumer: Any) -> None:
+        app = consumer.app
+        exchange = app.control.mailbox.exchange.name
         try:
             beats = {beat.name for beat in read_heartbeats(app)}
-            forgotten = set(app.redis.hkeys(keys.WORKERS)) - beats
-            if forgotten:
-                app.redis.hdel(keys.WORKERS, *forgotten)
+            for name in set(app.redis.hkeys(keys.WORKERS)) - beats:
+                # One that was killed did not take itself off the list for control commands.
+                consumer.task_consumer.channel._delete(f"{name}.{exchange}", exchange, "", "")
+                app.redis.hdel(keys.WORKERS, name)
         except RedisError as error:
             logger.debug("Could not clear old heartbeats: %s", error)

@@ -103,6 +103,13 @@ class ResultBackend(_Telling, RedisBackend):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing, where Celery would subscribe to the result's channel."""
 
+    def add_pending_result(self, result: Any, weak: bool = False, *args: Any, **kwargs: Any) -> Any:
+        """Listen for the end of a task as long as somebody holds its result object.
+
+        Celery would hold those that a chord makes for itself, and listen for them, forever.
+        """
+        return super().add_pending_result(result, True, *args, **kwargs)
+
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
         """Store the failure, and keep the message so that the task can be run again."""
         request = kwargs.get("request") or (args[1] if len(args) > 1 else None)

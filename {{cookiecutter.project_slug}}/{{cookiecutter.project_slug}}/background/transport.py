@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 _WAKE = ".wake"
 #: How many calls to wake are kept for workers that are just about to wait.
 _WAKES_KEPT = 32
+#: Answers to control commands go to queues with this exchange, and for so many seconds: whoever
+#: asked may be gone.
+_ANSWERS, _ANSWERS_KEPT = "reply.", 60
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
 #: How many messages of lost workers are put back in one go.
@@ -208,8 +211,11 @@ class Channel(kombu_redis.Channel):
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
             pipe.lpush(key, dumps(message))
-            pipe.lpush(queue + _WAKE, 1)
-            pipe.ltrim(queue + _WAKE, 0, _WAKES_KEPT - 1)
+            if str(message["properties"]["delivery_info"]["exchange"]).startswith(_ANSWERS):
+                pipe.expire(key, _ANSWERS_KEPT)
+            else:
+                pipe.lpush(queue + _WAKE, 1)
+                pipe.ltrim(queue + _WAKE, 0, _WAKES_KEPT - 1)
             pipe.execute()
 
     # Taking
