@@ -46,10 +46,13 @@ def pytest_terminal_summary(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist what belongs together, and begin with what takes longest.
 
-    The tests of a file share what it starts, so one process has them all.
+    The tests of a file share what it starts, so one process has them all; so do those that read
+    the projects made from all answers, wherever they are.
     """
     for item in items:
-        if item.path.stem != "test_own_suite":  # each of its tests starts something of its own
+        if "matrix" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("matrix"))
+        elif item.path.stem != "test_own_suite":  # each of its tests starts something of its own
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 

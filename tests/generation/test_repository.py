@@ -81,5 +81,5 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_continuous_integration_runs_the_same_command() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     steps = [step.get("run") for job in workflow["jobs"].values() for step in job["steps"]]
-    assert "bin/test" in steps
-    assert (ROOT / ".ci/run").read_text(encoding="utf-8").endswith("\nexec bin/test\n")
+    assert ".ci/run" in steps
+    assert (ROOT / ".ci/run").read_text(encoding="utf-8").endswith('\nexec bin/test "$@"\n')

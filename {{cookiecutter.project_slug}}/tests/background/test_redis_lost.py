@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,28 @@ def test_the_same_process_goes_on_when_redis_is_back(tmp_path: Path, start: Star
             assert waiting.result() == 3
         finally:
             first.stop()
+
+
+def test_nobody_goes_on_listening_to_a_dead_redis_for_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = EmbeddedRedis(tmp_path / "later")
+    server.start()
+    with create_app({"REDIS_URL": server.url}).app_context():
+        future = celery.submit(sample_app.nothing, countdown=100)
+        with pytest.raises(TimeoutError):
+            future.result(timeout=0.1)
+        listening = celery.listener._thread
+        assert listening
+        assert future.cancel()
+        with pytest.raises(CancelledError):
+            celery.get(future.id).result(timeout=20)
+
+        server.stop()
+
+        listening.join(20)
+        assert not listening.is_alive()
+        assert caplog.text.count("to hear of tasks that end") == 1
 
 
 def test_a_worker_waits_for_redis_to_send_a_task(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class ResultListener:
         self._pubsub: Any = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._complained = False
 
     def watch(self, future: Future) -> None:
         """Settle ``future`` when its task ends; now, if it has ended."""
@@ -81,11 +82,16 @@ class ResultListener:
             try:
                 self._listen()
             except RedisError as error:
-                logger.warning("Waiting for Redis, to hear of tasks that end: %s", error)
+                if not self._complained:
+                    logger.warning("Waiting for Redis, to hear of tasks that end: %s", error)
+                self._complained = True
             except Exception:
                 logger.exception("The listener for results starts anew.")
             with self._lock:
                 self._pubsub = None
+                if not self._futures:
+                    self._thread = None  # the next one to wait starts another
+                    return
             if not self._closed:
                 threading.Event().wait(_RECONNECT)
 
@@ -109,7 +115,7 @@ class ResultListener:
                 pubsub.ping()
                 asked = True
                 continue
-            asked = False
+            asked = self._complained = False
             if message["type"] == "subscribe":
                 self._look_up(message["channel"])
             elif message["type"] == "message":
