@@ -153,4 +153,5 @@ def test_a_worker_outlives_redis_and_the_task_ends(tmp_path: Path, start: StartC
             assert [beat.pid for beat in celery.heartbeats()] == [before]
             assert "ended with exit code" not in cluster.output
     finally:
+        cluster.end()  # first, as it would wait for Redis to take its leave
         server.stop()
