@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import support
+from xdist.scheduler import LoadScopeScheduling
 
 REPORT = pytest.StashKey[support.Report]()
-#: Files whose tests take minutes, begun first: what is left at the end should be short.
-LONGEST = ("test_own_suite", "test_server_supervisor", "test_server_systemd", "test_heroku")
+#: Tests that take many minutes in sum, one for each process.
+LONGEST = ("suite_passes_with_the_default_answers", "test_server_supervisor", "test_server_systemd")
+#: Files that need all projects of the matrix, which are made once then.
+MATRIX = ("test_commands_agree", "test_heroku_files", "test_matrix")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,18 +46,29 @@ def pytest_terminal_summary(
             terminalreporter.line(line)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist what belongs together, and begin with what takes longest.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Let tests that share what they start run in one process."""
+    return Sharing(config, log)
 
-    The tests of a file share what it starts, so one process has them all; so do those that read
-    the projects made from all answers, wherever they are.
+
+class Sharing(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out the tests of a file together: they share what it starts.
+
+    So do those files that read the projects made from all answers. The project's own suite is
+    something else for each set of answers.
     """
-    for item in items:
-        if "matrix" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("matrix"))
-        elif item.path.stem != "test_own_suite":  # each of its tests starts something of its own
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).stem
+        if file == "test_own_suite":
+            return nodeid
+        return "matrix" if file in MATRIX else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that nothing long is left for the end."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
 
 
 @pytest.fixture(scope="session")
