@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 REPORT = pytest.StashKey[support.Report]()
 #: Tests that take many minutes in sum, one for each process.
-LONGEST = ("suite_passes_with_the_default_answers", "test_server_supervisor", "test_server_systemd")
+LONGEST = ("layer_for_background_work", "test_server_supervisor", "test_server_systemd")
 #: Files that need all projects of the matrix, which are made once then.
 MATRIX = ("test_commands_agree", "test_heroku_files", "test_matrix")
 

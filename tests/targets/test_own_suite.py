@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 import support
 
+BACKGROUND = "tests/background"
 #: What does not depend on the answers, and takes most of the time.
-SAME_FOR_ALL = ("tests/background", "tests/integration/test_flask_dev.py")
+SAME_FOR_ALL = (BACKGROUND, "tests/integration/test_flask_dev.py")
+#: Most of it is skipped where the extra `flower` is not installed.
+FLOWER = "tests/background/test_flower.py"
 
 
-def test_all_of_the_suite_passes_with_the_default_answers(
+def test_the_layer_for_background_work_passes_its_tests(
     generated: Path, report: support.Report
 ) -> None:
-    report.add("own suite", f"default answers: {_pytest(generated)}")
+    report.add("own suite", f"default answers, {BACKGROUND}: {_pytest(generated, BACKGROUND)}")
+
+
+def test_all_else_passes_with_the_default_answers(generated: Path, report: support.Report) -> None:
+    report.add("own suite", f"default answers: {_pytest(generated, f'--ignore={BACKGROUND}')}")
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,12 @@ def test_the_suite_passes_with_other_answers(
     support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
     ignored = [f"--ignore={path}" for path in SAME_FOR_ALL]
     report.add("own suite", f"{support.named(answers)}: {_pytest(project, *ignored)}")
+
+
+def test_flower_works_where_it_is_installed(render: Callable[[support.Answers], Path]) -> None:
+    project = render({})
+    support.succeed("uv", "sync", "--quiet", "--locked", "--extra", "flower", cwd=project)
+    assert _pytest(project, FLOWER).startswith("1 passed")
 
 
 def _pytest(project: Path, *arguments: str) -> str:

@@ -17,7 +17,6 @@ from support import (
     Running,
     StartCluster,
     children,
-    environment,
     exists,
     flask_celery,
     wait_until,
@@ -173,38 +172,6 @@ def test_one_worker_alone_needs_no_parent(
         assert celery.heartbeats()[0].pid == cluster.pid
     cluster.signal(signal.SIGTERM)
     assert cluster.wait() == 0
-
-
-FLOWER = """
-import signal
-import click
-
-@click.command()
-@click.option("--address")
-@click.option("--port")
-def flower(address, port):
-    print("flowers at", address, port, flush=True)
-    signal.pause()
-"""
-
-
-def test_flower_is_started_as_the_settings_say(
-    start: StartCluster, own_redis: EmbeddedRedis, tmp_path: Path
-) -> None:
-    """Flower itself is not installed; what stands in for it is a plugin of Celery's as well."""
-    plugin = tmp_path / "stand_in-1.dist-info"
-    plugin.mkdir()
-    (plugin / "entry_points.txt").write_text("[celery.commands]\nflower = flowers:flower\n")
-    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: stand-in\nVersion: 1\n")
-    (tmp_path / "flowers.py").write_text(FLOWER)
-    config = settings(
-        own_redis, CELERY_FLOWER=True, CELERY_FLOWER_PORT=7777, CELERY_FLOWER_ADDRESS="127.0.0.2"
-    )
-    path = os.pathsep.join([environment(config)["PYTHONPATH"], str(tmp_path)])
-
-    cluster = start(config, "cluster", "--no-scheduler", environ={"PYTHONPATH": path})
-
-    cluster.wait_for("flowers at 127.0.0.2 7777")
 
 
 def test_workers_end_when_their_parent_is_killed(

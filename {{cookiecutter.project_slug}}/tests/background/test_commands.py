@@ -156,7 +156,6 @@ def test_help_of_a_command_of_celery_is_its_own() -> None:
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["cluster", "--nonsense"], 2, "No such option"),
         (["cluster", "--workers", "a,x"], 2, "'x' is not a worker of CELERY_WORKERS. There are: a"),
-        (["cluster", "--flower"], 1, "uv sync --extra flower"),
     ],
 )
 def test_a_wrong_command_is_an_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -41,6 +42,22 @@ def test_workers_answer_what_inspect_asks(live: FlaskCelery, box: redis.Redis) -
     wait_until(lambda: waiting.id in ask("revoked"), "the worker to hear of it")
     box.rpush("release:inspected", "go")
     running.result(timeout=20)
+
+
+def test_threads_that_cancel_at_once_do_not_wait_for_each_other(own_redis: EmbeddedRedis) -> None:
+    """A command needs one connection of the pool, not a second one while it holds the first."""
+    app = create_app({"REDIS_URL": own_redis.url, "CELERY_BROKER_POOL_LIMIT": 1})
+    ended = threading.Event()
+
+    def cancel() -> None:
+        with app.app_context():
+            celery.submit(sample_app.nothing).cancel()
+            celery.control.enable_events()
+        ended.set()
+
+    threading.Thread(target=cancel, daemon=True).start()
+
+    assert ended.wait(20)
 
 
 def test_an_unknown_question_is_an_error(live: FlaskCelery) -> None:

@@ -85,17 +85,18 @@ def cluster(
     celery = _celery_of(ctx)
     options = celery.options
     chosen = _choose(options.workers, workers)
+    watched = options.flower if flower is None else flower
     # A solo worker runs its tasks in the loop that beats: silence says nothing about it.
     jobs = [
         Job(
             spec.name,
-            _worker_argv(celery, spec),
+            _worker_argv(celery, spec, watched=watched),
             beats=spec.options.get("pool") != "solo",
         )
         for spec in chosen
     ]
     schedule = options.scheduler and not no_scheduler
-    if options.flower if flower is None else flower:
+    if watched:
         jobs.append(Job("flower", _flower_argv(celery), is_worker=False))
     if len(jobs) == 1 and not schedule and exit_with_parent is None:
         os.environ["PROCESS_NAME"] = jobs[0].name
@@ -119,7 +120,7 @@ def worker(ctx: click.Context, name: str | None, arguments: tuple[str, ...]) -> 
     short_name, _, host = (name or "").partition("@")
     by_name = {spec.name: spec for spec in celery.options.workers}
     spec = by_name.get(short_name) if name else celery.options.workers[0]
-    argv = _worker_argv(celery, spec or WorkerSpec(short_name))
+    argv = _worker_argv(celery, spec or WorkerSpec(short_name), watched=celery.options.flower)
     if host:
         arguments = ("--hostname", f"{short_name}@{host}", *arguments)
     ctx.exit(run_celery(celery, [*argv, *arguments]))
@@ -139,12 +140,12 @@ def _choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSp
     return [by_name[name] for name in wanted]
 
 
-def _worker_argv(celery: FlaskCelery, spec: WorkerSpec) -> list[str]:
+def _worker_argv(celery: FlaskCelery, spec: WorkerSpec, *, watched: bool) -> list[str]:
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker
 
     try:
-        argv = spec.argv(celery.options.log_level)
+        argv = spec.argv(celery.options.log_level, watched=watched)
         # Let Celery read them here, or a wrong value would end the worker again and again.
         celery_context = CLIContext(app=celery, no_color=True, workdir=None)
         worker.make_context("worker", argv[1:], obj=celery_context).close()

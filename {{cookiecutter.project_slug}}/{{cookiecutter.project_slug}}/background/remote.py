@@ -45,8 +45,29 @@ class Inspector:
 
 
 class RemoteControl(Control):
-    """Celery's ``control`` commands, with the two whose arguments are easily mixed up made safe."""
+    """Celery's ``control`` commands, made safe where they are not."""
+
+    def broadcast(  # type: ignore[override]
+        self,
+        command: str,
+        arguments: Any = None,
+        destination: Any = None,
+        connection: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Send a command to the workers, over a connection of its own unless one is given.
+
+        Celery would hold one of the pool and then wait for a second one to send with. Some
+        threads that do so at once hold all there are, and wait for each other forever.
+        """
+        if connection is not None:
+            return super().broadcast(command, arguments, destination, connection, **kwargs)
+        with self.app.connection_for_write() as own:
+            return super().broadcast(command, arguments, destination, own, **kwargs)
 
     def autoscale(self, first: int, second: int, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Let the pools grow and shrink between two sizes, given in either order."""
+        """Let the pools grow and shrink between two sizes, given in either order.
+
+        The two are easily mixed up.
+        """
         return super().autoscale(max(first, second), min(first, second), **kwargs)

@@ -21,6 +21,8 @@ _DEFAULT_OPTIONS: dict[str, Any] = {
     "without_mingle": True,
     "without_heartbeat": True,
 }
+#: What Flower needs to know of a worker at all.
+_WATCHED_OPTIONS = {"without_heartbeat": False, "task_events": True}
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,15 @@ class WorkerSpec:
     queues: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def argv(self, loglevel: str) -> list[str]:
-        """Spell the worker as arguments of ``celery worker``.
+    def argv(self, loglevel: str, *, watched: bool = False) -> list[str]:
+        """Spell the worker as arguments of ``celery worker``; ``watched`` if Flower is to see it.
 
         Raises ``ConfigurationError`` for an option that ``celery worker`` does not know.
         """
         known = _worker_parameters()
         argv = ["worker", "--hostname", f"{self.name}@%h"]
-        for key, value in {"loglevel": loglevel, **_DEFAULT_OPTIONS, **self.options}.items():
+        defaults = _DEFAULT_OPTIONS | (_WATCHED_OPTIONS if watched else {})
+        for key, value in {"loglevel": loglevel, **defaults, **self.options}.items():
             parameter = known.get(key)
             if parameter is None:
                 raise ConfigurationError(
