@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sample_app
 from kombu.asynchronous.timer import Timer
-from support import forget_cancelled
+from sample_app import mailbox
+from support import FlaskCelery, StartCluster, forget_cancelled, wait_until
 
 
 def test_the_time_limits_of_tasks_that_have_ended_take_no_memory() -> None:
@@ -17,3 +19,18 @@ def test_the_time_limits_of_tasks_that_have_ended_take_no_memory() -> None:
 
     assert len(timer) == 2
     assert [event.entry for event in timer.queue] == [soon, late]
+
+
+def test_a_task_at_work_does_not_count_as_done(start: StartCluster, client: FlaskCelery) -> None:
+    start({"CELERY_WORKERS": 1}, "cluster", "--no-scheduler", workers=1)
+    client.submit(sample_app.nothing).result(timeout=20)
+    held = client.submit(sample_app.hold, "counted")
+
+    (beat,) = wait_until(
+        lambda: [beat for beat in client.heartbeats() if beat.active], "a beat during the task"
+    )
+
+    assert (beat.active, beat.processed, beat.tasks) == (1, 1, (held.id,))
+    with mailbox() as box:
+        box.rpush("release:counted", "go")
+    assert held.result(timeout=20) == "counted released"

@@ -51,7 +51,8 @@ redis.call('HSET', KEYS[1], ARGV[1], at .. ' ' .. ARGV[2])
 class Heartbeat:
     """What a worker said last: ``age`` seconds ago, with ``active`` tasks at work.
 
-    ``tasks`` are the ids of those tasks, but no more than ``MOST_TASKS``.
+    ``tasks`` are the ids of those tasks, but no more than ``MOST_TASKS``. ``processed`` tasks have
+    ended since the worker began.
     """
 
     name: str
@@ -133,7 +134,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
             "pid": os.getpid(),
             "queues": sorted(queue.name for queue in consumer.task_consumer.queues),
             "active": len(state.active_requests),
-            "processed": sum(state.total_count.values()),
+            "processed": sum(state.total_count.values()) - len(state.active_requests),
             "concurrency": consumer.controller.concurrency,
             "tasks": [request.id for request in islice(state.active_requests, MOST_TASKS)],
         }
