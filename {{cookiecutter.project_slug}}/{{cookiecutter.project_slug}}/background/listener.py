@@ -82,7 +82,7 @@ class ResultListener:
             try:
                 self._listen()
             except RedisError as error:
-                if not self._complained:
+                if not (self._complained or self._closed):
                     logger.warning("Waiting for Redis, to hear of tasks that end: %s", error)
                 self._complained = True
             except Exception:
