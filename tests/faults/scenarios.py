@@ -150,8 +150,7 @@ def set_clocks(stack: Stack, _: Load) -> None:
     wait_until(lambda: _ticks(stack), 20, "the first tick")
     for offset in (3600, -3600):
         stack.set_clock(offset)
-        before = len(_ticks(stack))
-        wait_until(lambda: len(_ticks(stack)) > before + 2, 30, "ticks by the new clock")  # noqa: B023
+        _wait_for_ticks(stack, len(_ticks(stack)), 30, "ticks by the new clock")
 
 
 def freeze_redis(stack: Stack, _: Load) -> None:
@@ -252,7 +251,11 @@ def kill_scheduler(stack: Stack, _: Load) -> None:
     wait_until(lambda: _ticks(stack), 20, "the first tick")
     before = len(_ticks(stack))
     stack.clusters[0].signal(KILL, stack.clusters[0].tree)
-    wait_until(lambda: len(_ticks(stack)) > before + 2, 60, "ticks of the other scheduler")
+    _wait_for_ticks(stack, before, 60, "ticks of the other scheduler")
+
+
+def _wait_for_ticks(stack: Stack, before: int, seconds: float, what: str) -> None:
+    wait_until(lambda: len(_ticks(stack)) > before + 2, seconds, what)
 
 
 def _ticks(stack: Stack) -> list[str]:

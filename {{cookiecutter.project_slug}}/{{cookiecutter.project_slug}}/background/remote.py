@@ -30,14 +30,9 @@ class Inspector:
             raise AttributeError(f"Celery's inspect has no command {command!r}.")
 
         def ask(*args: Any, timeout: float = 1.0, destination: Any = None, **kwargs: Any) -> Any:
-            # A connection of its own: one from the pool may have died with the last restart of
-            # Redis, and inspect does not try again.
             try:
-                with self._celery.connection_for_write() as connection:
-                    inspect = self._celery.control.inspect(
-                        timeout=timeout, destination=destination, connection=connection
-                    )
-                    return getattr(inspect, command)(*args, **kwargs)
+                inspect = self._celery.control.inspect(timeout=timeout, destination=destination)
+                return getattr(inspect, command)(*args, **kwargs)
             except (OperationalError, RedisError) as error:
                 raise BrokerUnavailable(f"Redis does not answer: {error}") from error
 
@@ -58,7 +53,8 @@ class RemoteControl(Control):
         """Send a command to the workers, over a connection of its own unless one is given.
 
         Celery would hold one of the pool and then wait for a second one to send with. Some
-        threads that do so at once hold all there are, and wait for each other forever.
+        threads that do so at once hold all there are, and wait for each other forever. And one
+        of the pool may have died with the last restart of Redis, which is not tried again.
         """
         if connection is not None:
             return super().broadcast(command, arguments, destination, connection, **kwargs)
