@@ -7,46 +7,20 @@ from typing import Any
 
 from flask import Flask
 
+from flask_background import ConfigurationError
+
 {% if cookiecutter.include_examples == "yes" %}
-from . import (
-    activity,
-    api,
-    config,
-    demo,
-    health,
-    logs,
-    main,
-    manifest,
-    metrics,
-    operators,
-    problems,
-    security,
-    static_files,
-)
+from . import api, config, demo, main, manifest
 {% else %}
-from . import (
-    activity,
-    api,
-    config,
-    health,
-    logs,
-    main,
-    metrics,
-    operators,
-    problems,
-    security,
-    static_files,
-)
+from . import api, config, main
 {% endif %}
-from .background import ConfigurationError
-from .check import check
-from .deploy.command import deploy
-from .dev.command import dev
 from .extensions import celery, limiter, redis
 {% if cookiecutter.use_heroku == "yes" %}
 from .heroku import init_app as init_heroku
 {% endif %}
-from .smoke import smoke
+from .ops import health, logs, metrics
+from .ops.check import check
+from .web import operators, problems, security, static_files
 
 
 def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Flask:
@@ -75,13 +49,11 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
         celery.init_app(app)
     except ConfigurationError as error:
         raise config.ConfigError(str(error)) from None
-    activity.connect_signals()
     for blueprint in (main.bp, operators.bp, api.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     {% if cookiecutter.include_examples == "yes" %}
     for example in (demo.bp, manifest.bp):
         app.register_blueprint(example)
     {% endif %}
-    for command in (check, deploy, dev, smoke):
-        app.cli.add_command(command)
+    app.cli.add_command(check)
     return app

@@ -8,7 +8,7 @@ from __future__ import annotations
 from flask.cli import load_dotenv
 
 from . import create_app
-from .background import FlaskCelery
+from flask_background import FlaskCelery
 
 # The `flask` command reads .env by itself; `celery` does not.
 load_dotenv()

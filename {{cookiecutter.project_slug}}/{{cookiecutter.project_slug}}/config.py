@@ -168,12 +168,8 @@ class Development(Config):
         self.API_TOKEN = self.API_TOKEN or "development-only"
 
     def _redis_url(self) -> str:
-        """Take the Redis that ``flask dev`` runs, if none is named."""
-        # Imported here, because nothing of dev/ is for production.
-        from .dev.redis_server import running_url
-
-        url = self._text("REDIS_URL") or running_url(self._instance_path)
-        return url or "redis://127.0.0.1:6379/0"
+        """Take the one on this machine; `flask dev` names its own."""
+        return self._text("REDIS_URL") or "redis://127.0.0.1:6379/0"
     {% if cookiecutter.include_examples == "yes" %}
 
     def _default_manifest_url(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import current_app
 
-from .background import FlaskCelery
-from .rate_limits import RateLimiter
+from flask_background import FlaskCelery
+from .web.rate_limits import RateLimiter
 from .redis_client import RedisClient
 
 celery = FlaskCelery()

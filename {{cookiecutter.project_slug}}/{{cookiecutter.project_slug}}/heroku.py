@@ -15,7 +15,7 @@ from flask import Flask, redirect, request
 from pythonjsonlogger.core import RESERVED_ATTRS
 from werkzeug.wrappers import Response
 
-from .move import copy_redis
+from .ops.move import copy_redis
 
 _DEFAULTS = {
     # One router in front; it adds the client's address to X-Forwarded-For.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from flask import Flask, current_app
 from redis import Redis
 
-from .background import FlaskCelery
-from .background.connection import is_verified
-from .background.settings import tls_url
+from flask_background import FlaskCelery
+from flask_background.base.redis_urls import is_verified
+from flask_background.base.settings import tls_url
 
 
 class RedisClient:

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, url_for
 from werkzeug.exceptions import Conflict, NotFound
 
-from ..background import ScheduleStatus, TaskInfo
+from flask_background import ScheduleStatus, TaskInfo
 from ..extensions import celery
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")

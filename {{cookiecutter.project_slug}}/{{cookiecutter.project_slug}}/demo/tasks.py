@@ -8,7 +8,7 @@ from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from flask import current_app
 
-from ..background import progress
+from flask_background import progress
 
 _MOST_STEPS = 100
 

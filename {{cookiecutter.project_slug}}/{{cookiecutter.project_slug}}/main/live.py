@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from flask import Response, current_app, render_template, request
 from redis.exceptions import RedisError
 
-from ..background import BrokerUnavailable
-from ..operators import is_operator, may_see_details
+from flask_background import BrokerUnavailable
+from ..web.operators import is_operator, may_see_details
 from . import snapshot
 from .snapshot import Snapshot
 

@@ -10,7 +10,7 @@ from werkzeug.exceptions import Conflict, Forbidden
 
 from ..api.routes import find_task
 from ..extensions import celery, limit_enqueue
-from ..operators import may_see_numbers, require_operator
+from ..web.operators import may_see_numbers, require_operator
 from . import words
 from .live import answer, live
 from .snapshot import Snapshot, TaskView, short_name

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from .. import activity
-from ..background import Failure, Heartbeat, ScheduleStatus, TaskInfo, dead_letters
-from ..background.dead_letters import DeadLetter
-from ..background.heartbeat import MOST_TASKS
+from flask_background import Failure, Heartbeat, ScheduleStatus, TaskInfo, dead_letters
+from flask_background.state.failed import DeadLetter
+from flask_background.worker.beat import MOST_TASKS
 from ..extensions import celery
 
 #: How many tasks of each kind the page shows.

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from ..api.routes import accepted
 from ..extensions import limit_enqueue
-from ..security import require_token
+from ..web.security import require_token
 from . import store
 from .tasks import check_manifest
 

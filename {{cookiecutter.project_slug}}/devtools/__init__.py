@@ -1,0 +1,1 @@
+"""``flask dev``, ``flask deploy``, ``flask smoke``: tools for your machine, never for production."""

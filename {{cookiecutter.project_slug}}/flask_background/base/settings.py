@@ -1,0 +1,272 @@
+"""From the ``CELERY_*`` keys of a Flask config to Celery's settings.
+
+Every ``CELERY_*`` key reaches Celery under its lower-case name (``CELERY_TASK_TIME_LIMIT`` is
+``task_time_limit``); nothing else of the config does, so no secret lands in ``inspect conf``.
+The names: https://docs.celeryq.dev/en/stable/userguide/configuration.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
+
+from .redis_urls import celery_url, with_tls_rule
+from .errors import ConfigurationError
+from .workers import WorkerSpec, parse_workers
+
+# What a URL with redis:// means, in this process; see transport.py.
+TRANSPORT_ALIASES |= dict.fromkeys(("redis", "rediss"), "flask_background.worker.transport:Transport")
+
+#: Seconds from one heartbeat of a worker to the next.
+INTERVAL = 5
+
+#: A request may not hang on Redis: two more tries, at most half a second in all.
+_BRIEF_RETRIES = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
+
+DEFAULTS: dict[str, Any] = {
+    # JSON only: whoever can write to Redis must not be able to run code.
+    "accept_content": ["json"],
+    "result_accept_content": ["json"],
+    "task_serializer": "json",
+    "result_serializer": "json",
+    # At least once: a task is acknowledged when it has ended, and comes back if its worker dies.
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_consumer": "flask_background.worker.consumer:BackgroundConsumer",
+    "worker_cancel_long_running_tasks_on_connection_loss": True,
+    # Limits, in seconds; the soft one raises SoftTimeLimitExceeded in the task.
+    "task_time_limit": 300,
+    "task_soft_time_limit": 270,
+    "task_track_started": True,
+    "result_expires": 3600,
+    "result_backend_always_retry": True,
+    "result_backend_max_retries": 10,
+    "result_backend_transport_options": {"retry_policy": _BRIEF_RETRIES | {"timeout": 1.0}},
+    "task_publish_retry_policy": _BRIEF_RETRIES,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_pool_limit": 3,
+    "redis_max_connections": 20,
+    # One pool of connections for all threads that store results, not one for each.
+    "result_backend_thread_safe": True,
+    "redis_socket_timeout": 5,
+    "redis_socket_connect_timeout": 2,
+    "redis_socket_keepalive": True,
+    "redis_retry_on_timeout": True,
+    "redis_backend_health_check_interval": 25,
+    # A child that grew is replaced after its task (kilobytes), and each one after so many tasks.
+    # Replacing one costs seconds in which it takes no task, so it should be rare.
+    "worker_max_memory_per_child": 200_000,
+    "worker_max_tasks_per_child": 10_000,
+    "worker_pool_restarts": True,
+    "worker_send_task_events": False,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    "task_default_queue": "default",
+    "beat_scheduler": "flask_background.state.scheduler:RedisScheduler",
+    "beat_max_loop_interval": 5,
+    "timezone": "UTC",
+}
+
+_TRANSPORT_DEFAULTS: dict[str, Any] = {
+    # For how long a worker holds a task without a word to Redis; it renews this every 5 seconds.
+    "visibility_timeout": 40,
+    # How often each worker looks for tasks of workers that are gone.
+    "unacked_restore_interval": 10,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+}
+
+#: Names of article and older Celery that do not follow the rule ``CELERY_`` + setting.
+_OLD_NAMES = {
+    "CELERYBEAT_SCHEDULE": "beat_schedule",
+    "CELERY_ALWAYS_EAGER": "task_always_eager",
+    "CELERY_VISIBILITY_TIMEOUT": "visibility_timeout",
+}
+
+#: Seconds. Some heartbeats may fail before a task counts as lost.
+_SHORTEST_LEASE = 4 * INTERVAL
+
+#: Numbers that this layer works with: the smallest one, and an example.
+_NUMBERS: dict[str, tuple[int, int]] = {
+    "CELERY_TASK_TIME_LIMIT": (0, 300),
+    "CELERY_TASK_SOFT_TIME_LIMIT": (0, 270),
+    "CELERY_MAX_DELIVERIES": (1, 5),
+    "CELERY_MAX_ARGUMENT_BYTES": (0, 262_144),
+    "CELERY_START_TIMEOUT": (0, 10),
+    "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": (0, 20),
+}
+#: Where None means that there is no limit.
+_UNLIMITED = ("CELERY_TASK_TIME_LIMIT", "CELERY_TASK_SOFT_TIME_LIMIT")
+
+_JSON_ONLY = ("accept_content", "result_accept_content", "task_serializer", "result_serializer")
+
+
+@dataclass(frozen=True)
+class Options:
+    """This layer's own keys of the config; Celery does not see them."""
+
+    workers: tuple[WorkerSpec, ...] = ()
+    submit_packages: tuple[str, ...] = ()
+    max_argument_bytes: int = 256 * 1024
+    max_deliveries: int = 5
+    sanitize_arguments: bool = True
+    start_local_workers: bool = False
+    start_timeout: float = 10.0
+    soft_shutdown_timeout: float = 20.0
+    scheduler: bool = True
+    flower: bool = False
+    flower_port: int = 5555
+    flower_address: str = "127.0.0.1"
+    log_level: str = "info"
+    log_dir: str | None = None
+    queues: frozenset[str] = field(default_factory=frozenset)
+
+
+_OPTION_KEYS = {
+    "CELERY_WORKERS": "workers",
+    "CELERY_SUBMIT_PACKAGES": "submit_packages",
+    "CELERY_MAX_ARGUMENT_BYTES": "max_argument_bytes",
+    "CELERY_MAX_DELIVERIES": "max_deliveries",
+    "CELERY_SANITIZE_ARGUMENTS": "sanitize_arguments",
+    "CELERY_START_LOCAL_WORKERS": "start_local_workers",
+    "CELERY_START_TIMEOUT": "start_timeout",
+    "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "soft_shutdown_timeout",
+    "CELERY_SCHEDULER": "scheduler",
+    "CELERY_FLOWER": "flower",
+    "CELERY_FLOWER_PORT": "flower_port",
+    "CELERY_FLOWER_ADDRESS": "flower_address",
+    "CELERY_LOG_LEVEL": "log_level",
+    "CELERY_LOG_DIR": "log_dir",
+}
+
+
+def read_options(config: Mapping[str, Any], package: str) -> Options:
+    """Read this layer's own keys. ``package`` is the application's top package.
+
+    Raises ``ConfigurationError`` for a number or a ``CELERY_WORKERS`` that cannot work.
+    """
+    values = {name: config[key] for key, name in _OPTION_KEYS.items() if key in config}
+    for key, (least, example) in _NUMBERS.items():
+        _check_number(key, config.get(key, example), least, example)
+    workers = parse_workers(values.pop("workers", 1))
+    default_queue = config.get("CELERY_TASK_DEFAULT_QUEUE", DEFAULTS["task_default_queue"])
+    extra = values.pop("submit_packages", ())
+    if not isinstance(extra, (list, tuple, set, frozenset)):
+        name = extra if isinstance(extra, str) else "package"
+        raise ConfigurationError(
+            f"CELERY_SUBMIT_PACKAGES is {extra!r}: write a list, such as ['{name}']."
+        )
+    return Options(
+        workers=workers,
+        submit_packages=(package, *extra),
+        queues=_queues_served(workers, default_queue),
+        **values,
+    )
+
+
+def _is_number(value: object, least: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
+
+
+def _check_number(key: str, value: object, least: int, example: int) -> None:
+    unlimited = key in _UNLIMITED
+    if _is_number(value, least) or (value is None and unlimited):
+        return
+    none = ", or None for no limit" if unlimited else ""
+    raise ConfigurationError(
+        f"{key} is {value!r}. Give a number of {least} or more, such as {example}{none}."
+    )
+
+
+def _queues_served(workers: Iterable[WorkerSpec], default_queue: str) -> frozenset[str]:
+    """Name every queue that some worker takes tasks from; one without a list takes from all."""
+    named = {queue for worker in workers for queue in worker.queues}
+    if any(not worker.queues for worker in workers):
+        named.add(default_queue)
+    return frozenset(named)
+
+
+def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """Make Celery's settings from a Flask config: our defaults, then what the config says.
+
+    ``REDIS_URL`` is broker and result backend unless ``CELERY_BROKER_URL`` or
+    ``CELERY_RESULT_BACKEND`` say otherwise. Raises ``ConfigurationError`` where a value would make
+    the promise of this layer untrue.
+    """
+    settings = dict(DEFAULTS)
+    url = config.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
+    settings |= {"broker_url": url, "result_backend": url}
+    if limit := config.get("REDIS_MAX_CONNECTIONS"):
+        settings |= {"redis_max_connections": limit, "broker_pool_limit": min(limit, 3)}
+    for key, value in config.items():
+        if key in _OLD_NAMES:
+            settings[_OLD_NAMES[key]] = value
+        elif key.startswith("CELERY_") and key not in _OPTION_KEYS:
+            settings[key.removeprefix("CELERY_").lower()] = value
+    if settings.get("task_always_eager"):
+        # Tests need no Redis: tasks run where they are sent, and their results are kept here.
+        settings |= {
+            "broker_url": "memory://",
+            "result_backend": "cache+memory://",
+            "task_store_eager_result": True,
+        }
+    for name in ("broker_url", "result_backend"):
+        settings[name] = celery_url(tls_url(settings[name], config))
+    if str(settings["result_backend"]).startswith("redis+socket:"):
+        settings["redis_socket_keepalive"] = False  # is for TCP
+    results = "flask_background.state.results"
+    settings["override_backends"] = {
+        **dict.fromkeys(("redis", "rediss", "socket"), f"{results}:ResultBackend"),
+        "cache": f"{results}:EagerBackend",
+    }
+    _set_transport_options(settings)
+    queues = options.queues | {settings["task_default_queue"]}
+    settings.setdefault("task_queues", [Queue(name, routing_key=name) for name in sorted(queues)])
+    _check(settings)
+    return settings
+
+
+def tls_url(url: str, config: Mapping[str, Any]) -> str:
+    """Apply the config's TLS rule (``REDIS_TLS_VERIFY``, ``REDIS_TLS_CA``) to a Redis URL."""
+    return with_tls_rule(
+        url, verify=config.get("REDIS_TLS_VERIFY", True), ca_file=config.get("REDIS_TLS_CA")
+    )
+
+
+def _set_transport_options(settings: dict[str, Any]) -> None:
+    """Put the visibility timeout in the three places where Celery reads it on Redis.
+
+    https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
+    """
+    transport = _TRANSPORT_DEFAULTS | dict(settings.get("broker_transport_options") or {})
+    visibility = settings.get("visibility_timeout", transport["visibility_timeout"])
+    transport["visibility_timeout"] = visibility
+    settings["visibility_timeout"] = visibility
+    settings["broker_transport_options"] = transport
+    settings["result_backend_transport_options"] = {
+        **(settings["result_backend_transport_options"] or {}),
+        "visibility_timeout": visibility,
+    }
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for name in _JSON_ONLY:
+        if settings[name] not in ("json", ["json"], ("json",)):
+            raise ConfigurationError(
+                f"CELERY_{name.upper()} is {settings[name]!r}: tasks and results are JSON only, "
+                "because pickle lets whoever can write to Redis run code. Remove the setting."
+            )
+    if not _is_number(lease := settings["visibility_timeout"], _SHORTEST_LEASE):
+        raise ConfigurationError(
+            f"The visibility timeout is {lease!r} seconds, but a worker says only "
+            f"every {INTERVAL} s that it still holds its tasks: others would get them while they "
+            f"run. Set CELERY_VISIBILITY_TIMEOUT to {_SHORTEST_LEASE} or more."
+        )

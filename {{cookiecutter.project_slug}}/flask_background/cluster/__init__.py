@@ -1,0 +1,1 @@
+"""The processes: one parent that starts, watches, replaces and stops the workers."""

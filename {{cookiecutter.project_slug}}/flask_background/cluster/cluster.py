@@ -1,0 +1,210 @@
+"""``flask celery cluster``: every worker of the config under one parent, which also schedules.
+
+The parent sends what is due, starts again what died, and passes a stop on. How it starts processes
+depends on the system: forking_cluster.py, and spawning_cluster.py for Windows.
+"""
+
+from __future__ import annotations
+
+import abc
+import gc
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.imports import symbol_by_name
+
+from . import liveness
+
+if TYPE_CHECKING:
+    from ..app import FlaskCelery
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before a process that died is started again: doubled each time, up to the last.
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
+#: Seconds after which a process counts as healthy again.
+_HEALTHY_AFTER = 60.0
+#: Seconds that a process has beyond the soft shutdown before it is killed.
+_GRACE = 10.0
+#: Seconds between two looks whether the parent lives, where that is asked for.
+_PARENT_CHECK = 1.0
+
+
+@dataclass
+class Job:
+    """A process of the cluster: its name, and the arguments of Celery's command line."""
+
+    name: str
+    argv: list[str]
+    is_worker: bool = True
+    beats: bool = True
+    handle: Any = None
+    started: float = 0.0
+    pause: float = _FIRST_PAUSE
+    start_at: float | None = field(default=0.0)
+    suspected_at: float | None = None
+
+
+class Cluster(abc.ABC):
+    """Starts jobs, restarts those that die, stops all when it is told to.
+
+    ``schedule``: run the scheduler as well. ``parent``: a process id; stop when that one is gone.
+    """
+
+    def __init__(
+        self,
+        celery: FlaskCelery,
+        jobs: Iterable[Job],
+        *,
+        schedule: bool = True,
+        parent: int | None = None,
+    ) -> None:
+        self._celery = celery
+        self._jobs = list(jobs)
+        self._parent = parent
+        self._schedule = schedule
+        self._scheduler: Any = None
+        self._tick_at = 0.0
+        self._kill_at: float | None = None
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Run until all workers have ended. Returns the exit code: 0 after a graceful stop."""
+        self._prepare()
+        if self._schedule:
+            self._scheduler = symbol_by_name(self._celery.conf.beat_scheduler)(app=self._celery)
+            self._tick()  # before the first fork: what it loads is shared then
+        while True:
+            now = time.monotonic()
+            for job in self._jobs:
+                if job.start_at is not None and job.start_at <= now and not self._stopping:
+                    job.handle, job.started, job.start_at = self._start(job), now, None
+            if not self._alive() and (self._stopping or not self._waiting()):
+                return self._exit_code
+            self._handle(self._wait(self._timeout(now)))
+            self._tick()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._kill_at is not None
+
+    def _alive(self) -> list[Job]:
+        return [job for job in self._jobs if job.handle is not None]
+
+    def _waiting(self) -> list[Job]:
+        return [job for job in self._jobs if job.start_at is not None]
+
+    def _timeout(self, now: float) -> float | None:
+        moments = [job.start_at for job in self._waiting() if not self._stopping]
+        moments += [self._kill_at] if self._kill_at is not None else []
+        pauses = [max(0.01, moment - now) for moment in moments if moment is not None]
+        if self._parent is not None:
+            pauses.append(_PARENT_CHECK)
+        if self._scheduler is not None and not self._stopping:
+            pauses.append(max(0.01, self._tick_at - now))
+        return min(pauses, default=None)
+
+    def _handle(self, stop: bool) -> None:
+        for job, code in self._ended():
+            self._note_end(job, code)
+        if self._parent is not None and os.getppid() != self._parent and not self._stopping:
+            logger.warning("The process that started this cluster is gone.")
+            stop = True
+        if stop and not self._stopping:
+            self._stop()
+        elif self._kill_at is not None and time.monotonic() >= self._kill_at:
+            for job in self._alive():
+                logger.error("%s did not stop in time and is killed.", job.name)
+                self._exit_code = 1
+                self._kill(job)
+            self._kill_at = time.monotonic() + _GRACE
+
+    def _tick(self) -> None:
+        """Send what is due, if it is time to look."""
+        while self._scheduler is not None and not self._stopping:
+            if time.monotonic() < self._tick_at:
+                return
+            pause = self._celery.conf.beat_max_loop_interval
+            try:
+                pause = self._scheduler.tick()
+            except Exception:  # one wrong entry must not stop the workers
+                logger.exception("The scheduler failed; it tries again.")
+            self._tick_at = time.monotonic() + pause
+            if pause > 0:
+                return
+
+    def _stop(self) -> None:
+        liveness.notify_systemd("STOPPING=1")
+        grace = self._celery.options.soft_shutdown_timeout + _GRACE
+        logger.info("Stopping; running tasks have %d s.", grace - _GRACE)
+        self._kill_at = time.monotonic() + grace
+        for job in self._alive():
+            self._terminate(job)
+        if self._scheduler is not None:
+            self._scheduler.close()
+
+    def _note_end(self, job: Job, code: int) -> None:
+        job.handle = None
+        if self._stopping:
+            if code != 0:
+                self._exit_code = 1
+            return
+        if code == 0 and job.is_worker:
+            logger.info("%s was shut down.", job.name)
+            if not any(other.is_worker for other in self._alive() + self._waiting()):
+                self._stop()
+            return
+        if time.monotonic() - job.started > _HEALTHY_AFTER:
+            job.pause = _FIRST_PAUSE
+        logger.error(
+            "%s ended with exit code %d; it starts again in %g s.", job.name, code, job.pause
+        )
+        job.start_at = time.monotonic() + job.pause
+        job.pause = min(2 * job.pause, _LAST_PAUSE)
+
+    @abc.abstractmethod
+    def _prepare(self) -> None: ...
+
+    @abc.abstractmethod
+    def _start(self, job: Job) -> Any: ...
+
+    @abc.abstractmethod
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for an event or for ``timeout`` seconds. Returns whether to stop."""
+
+    @abc.abstractmethod
+    def _ended(self) -> list[tuple[Job, int]]: ...
+
+    @abc.abstractmethod
+    def _terminate(self, job: Job) -> None: ...
+
+    @abc.abstractmethod
+    def _kill(self, job: Job) -> None: ...
+
+
+def run_celery(celery: FlaskCelery, argv: list[str]) -> int:
+    """Run Celery's command line in this process. Returns its exit code."""
+    if argv[0] == "worker":
+        return _run_worker(celery, argv[1:])
+    code = celery.start(argv)
+    return code if isinstance(code, int) else 0
+
+
+def _run_worker(celery: FlaskCelery, argv: list[str]) -> int:
+    """Run ``celery worker`` without what Celery's other commands import: 4 MiB less."""
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker
+
+    context = CLIContext(app=celery, no_color=True, workdir=None, quiet=True)
+    code = worker.main(args=argv, prog_name="worker", obj=context, standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def freeze_memory() -> None:
+    """Keep what is loaded out of the collector's sight, so that forks go on sharing it."""
+    gc.collect()
+    gc.freeze()

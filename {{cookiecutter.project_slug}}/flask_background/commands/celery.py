@@ -1,0 +1,182 @@
+"""``flask celery …``: Celery's command line with the application loaded, and ``cluster``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from ..app import FlaskCelery, find_celery
+from ..cluster.cluster import Cluster, Job, run_celery
+from .dead import dead
+from ..base.errors import ConfigurationError
+from ..cluster.forking import ForkingCluster
+from ..cluster.spawning import SpawningCluster
+from ..base.workers import WorkerSpec
+
+_PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+class CeleryGroup(click.Group):
+    """Our own commands, and every other one of Celery's handed on as it is."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands, ours and Celery's."""
+        return sorted({*super().list_commands(ctx), *_celery_commands()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command of ours, or wrap the one of Celery's."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in _celery_commands():
+            return own
+        foreign = _celery_commands()[cmd_name]
+
+        @click.pass_context
+        def pass_on(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+            ctx.exit(run_celery(_celery_of(ctx), [cmd_name, *arguments]))
+
+        return click.Command(
+            cmd_name,
+            context_settings=_PASS_ON,
+            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+            callback=pass_on,
+            short_help=foreign.get_short_help_str(60),
+        )
+
+
+@click.group(cls=CeleryGroup, name="celery")
+def celery_group() -> None:
+    """Run and look after the background workers.
+
+    'cluster' is what runs in production: every worker of CELERY_WORKERS and the scheduler. All
+    other commands are Celery's own; 'flask celery COMMAND --help' shows their options.
+    """
+
+
+celery_group.add_command(dead)
+
+
+@celery_group.command()
+@click.option("--workers", metavar="NAMES", help="Only these workers of CELERY_WORKERS: a,b.")
+@click.option("--no-scheduler", is_flag=True, help="Do not start the scheduler.")
+@click.option("--flower/--no-flower", default=None, help="Start the Flower monitor as well.")
+@click.option("--exit-with-parent", type=int, hidden=True)
+@click.option("--spawn", is_flag=True, hidden=True)
+@click.pass_context
+def cluster(
+    ctx: click.Context,
+    workers: str | None,
+    no_scheduler: bool,
+    flower: bool | None,
+    exit_with_parent: int | None,
+    spawn: bool,
+) -> None:
+    """Run all workers of the config and the scheduler, in the foreground.
+
+    SIGTERM or Ctrl-C stops all: running tasks get the time of
+    CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT, what is left is put back into its queue. A worker that
+    dies is started again. The exit code is 0 after a graceful stop.
+    """
+    celery = _celery_of(ctx)
+    options = celery.options
+    chosen = _choose(options.workers, workers)
+    watched = options.flower if flower is None else flower
+    # A solo worker runs its tasks in the loop that beats: silence says nothing about it.
+    jobs = [
+        Job(
+            spec.name,
+            _worker_argv(celery, spec, watched=watched),
+            beats=spec.options.get("pool") != "solo",
+        )
+        for spec in chosen
+    ]
+    schedule = options.scheduler and not no_scheduler
+    if watched:
+        jobs.append(Job("flower", _flower_argv(celery), is_worker=False))
+    if len(jobs) == 1 and not schedule and exit_with_parent is None:
+        os.environ["PROCESS_NAME"] = jobs[0].name
+        ctx.exit(run_celery(celery, jobs[0].argv))
+    os.environ["PROCESS_NAME"] = "cluster"
+    kind: type[Cluster] = SpawningCluster if spawn or not hasattr(os, "fork") else ForkingCluster
+    ctx.exit(kind(celery, jobs, schedule=schedule, parent=exit_with_parent).run())
+
+
+@celery_group.command(context_settings={"ignore_unknown_options": True})
+@click.option("-n", "--hostname", "name", metavar="NAME", help="A worker of CELERY_WORKERS.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def worker(ctx: click.Context, name: str | None, arguments: tuple[str, ...]) -> None:
+    """Run one worker, with the options that CELERY_WORKERS gives for its name.
+
+    ARGUMENTS are further options of 'celery worker', such as --concurrency 4 or --loglevel debug;
+    they win over the config. Without a name it is the first worker of the config.
+    """
+    celery = _celery_of(ctx)
+    short_name, _, host = (name or "").partition("@")
+    by_name = {spec.name: spec for spec in celery.options.workers}
+    spec = by_name.get(short_name) if name else celery.options.workers[0]
+    argv = _worker_argv(celery, spec or WorkerSpec(short_name), watched=celery.options.flower)
+    if host:
+        arguments = ("--hostname", f"{short_name}@{host}", *arguments)
+    ctx.exit(run_celery(celery, [*argv, *arguments]))
+
+
+def _choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSpec]:
+    if names is None:
+        return list(workers)
+    by_name = {spec.name: spec for spec in workers}
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in by_name:
+            raise click.BadParameter(
+                f"{name!r} is not a worker of CELERY_WORKERS. There are: {', '.join(by_name)}.",
+                param_hint="--workers",
+            )
+    return [by_name[name] for name in wanted]
+
+
+def _worker_argv(celery: FlaskCelery, spec: WorkerSpec, *, watched: bool) -> list[str]:
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker
+
+    try:
+        argv = spec.argv(celery.options.log_level, watched=watched)
+        # Let Celery read them here, or a wrong value would end the worker again and again.
+        celery_context = CLIContext(app=celery, no_color=True, workdir=None)
+        worker.make_context("worker", argv[1:], obj=celery_context).close()
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+    except click.UsageError as error:
+        raise click.ClickException(
+            f"CELERY_WORKERS[{spec.name!r}] cannot work: {error.format_message()}"
+        ) from error
+    if sys.platform == "win32" and "pool" not in spec.options:
+        # Celery's process pool needs fork: https://docs.celeryq.dev/en/stable/faq.html#windows
+        argv += ["--pool", "solo"]
+    return argv
+
+
+def _flower_argv(celery: FlaskCelery) -> list[str]:
+    if "flower" not in _celery_commands():
+        raise click.ClickException("Flower is not installed. Install it: uv sync --extra flower")
+    options = celery.options
+    return ["flower", f"--address={options.flower_address}", f"--port={options.flower_port}"]
+
+
+def _celery_of(ctx: click.Context) -> FlaskCelery:
+    app: Flask = ctx.ensure_object(ScriptInfo).load_app()
+    try:
+        return find_celery(app)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _celery_commands() -> Mapping[str, click.Command]:
+    from celery.bin.celery import celery
+
+    return celery.commands

@@ -1,0 +1,1 @@
+"""Sending functions and tasks, and waiting for them."""

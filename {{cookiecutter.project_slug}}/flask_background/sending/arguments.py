@@ -1,0 +1,119 @@
+"""What may travel as an argument: JSON, proxies by their value, model instances by reference."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import current_app, has_app_context
+from kombu.utils.json import dumps
+from werkzeug.local import LocalProxy
+
+from ..base.errors import SubmitError
+
+#: The key that marks a reference to a database row in a message.
+_REFERENCE = "__model__"
+
+_PLAIN = frozenset({bool, int, float, str})
+
+
+def prepare(
+    args: tuple[Any, ...], kwargs: dict[str, Any], *, limit: int, sanitize: bool
+) -> tuple[list[Any], dict[str, Any]]:
+    """Make arguments fit for a message.
+
+    With ``sanitize``, a proxy such as ``current_user`` becomes what it stands for, and a model
+    instance of Flask-SQLAlchemy a reference that the worker loads again. Raises ``SubmitError``
+    that names the argument which JSON cannot carry, or the size when all are over ``limit`` bytes.
+    """
+    named = {f"argument {number}": value for number, value in enumerate(args, 1)}
+    named |= {f"argument {name!r}": value for name, value in kwargs.items()}
+    size = 0
+    for name, value in named.items():
+        try:
+            named[name] = _replace(value, _to_message) if sanitize else value
+            size += len(dumps(named[name]))
+        except SubmitError:
+            raise
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SubmitError(
+                f"{name.capitalize()} is a {type(named[name]).__name__}, which JSON cannot carry: "
+                f"{error}. Send numbers, texts, lists, dicts, dates or ids, and load the rest in "
+                "the task."
+            ) from error
+    if size > limit:
+        raise SubmitError(
+            f"The arguments take {size} bytes as JSON, and {limit} are allowed "
+            "(CELERY_MAX_ARGUMENT_BYTES). Store the data, and send where it is."
+        )
+    values = list(named.values())
+    return values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True))
+
+
+def load_references[T: (tuple[Any, ...], dict[str, Any])](values: T) -> T:
+    """Replace references to database rows, as :func:`prepare` made them, by the rows."""
+    if not _has_database():
+        return values
+    return _replace(values, _from_message)  # type: ignore[no-any-return]
+
+
+def _replace(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Apply ``change`` to ``value`` and to what lists, tuples and dicts in it hold."""
+    if value is None or type(value) in _PLAIN:
+        return value
+    changed = change(value)
+    if changed is not value:
+        return changed
+    if type(value) is list or type(value) is tuple:
+        return type(value)(_replace(item, change) for item in value)
+    if type(value) is dict:
+        return {key: _replace(item, change) for key, item in value.items()}
+    return value
+
+
+def _to_message(value: Any) -> Any:
+    if isinstance(value, LocalProxy):
+        return _replace(value._get_current_object(), _to_message)
+    if isinstance(value, dict) and set(value) == {_REFERENCE, "key"}:
+        raise SubmitError(
+            f"A dict with the keys {_REFERENCE!r} and 'key' cannot be sent: the worker would take "
+            "it for a reference to a row. Pass the instance itself, or rename a key."
+        )
+    # Without SQLAlchemy in the process no value can be one of its models.
+    if "sqlalchemy" in sys.modules and has_app_context() and _has_database():
+        return _reference(value)
+    return value
+
+
+def _has_database() -> bool:
+    return "sqlalchemy" in current_app.extensions
+
+
+def _reference(value: Any) -> Any:
+    db = current_app.extensions["sqlalchemy"]
+    if not isinstance(value, db.Model):
+        return value
+    from sqlalchemy import inspect  # type: ignore[import-not-found,unused-ignore]
+
+    identity = inspect(value).identity
+    model = f"{type(value).__module__}:{type(value).__qualname__}"
+    if identity is None:
+        raise SubmitError(
+            f"A {model} without a primary key cannot be sent: the worker could not find it. "
+            "Commit it first, then submit."
+        )
+    return {_REFERENCE: model, "key": list(identity)}
+
+
+def _from_message(value: Any) -> Any:
+    if not isinstance(value, Mapping) or set(value) != {_REFERENCE, "key"}:
+        return value
+    db = current_app.extensions["sqlalchemy"]
+    for mapper in db.Model.registry.mappers:
+        if f"{mapper.class_.__module__}:{mapper.class_.__qualname__}" == value[_REFERENCE]:
+            row = db.session.get(mapper.class_, tuple(value["key"]))
+            if row is None:
+                raise LookupError(f"No {value[_REFERENCE]} has the primary key {value['key']}.")
+            return row
+    raise LookupError(f"The application has no model {value[_REFERENCE]!r}.")

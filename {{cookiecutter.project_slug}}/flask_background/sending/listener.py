@@ -1,0 +1,149 @@
+"""Wakes whoever waits for a task: one thread and one connection for any number of futures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from ..base.redis_urls import connect_redis
+from .futures import Future
+
+if TYPE_CHECKING:
+    from ..app import FlaskCelery
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of silence after which the connection is tried with a PING.
+_QUIET = 15.0
+#: Seconds before the next try to reach a Redis that is away.
+_RECONNECT = 1.0
+#: Nobody publishes there; it keeps the connection subscribed while nothing is waited for.
+_OWN_CHANNEL = "background:listener"
+
+
+class ResultListener:
+    """Settles futures when the result backend publishes the end of their tasks.
+
+    Celery's Redis backend publishes each state of a task on a channel that has the name of the
+    task's key. The order is: subscribe first, then read the key, so that an end which comes in
+    between is not missed.
+    """
+
+    def __init__(self, celery: FlaskCelery) -> None:
+        self._celery = celery
+        self._lock = threading.Lock()
+        self._futures: dict[str, list[Future]] = defaultdict(list)
+        self._pubsub: Any = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._complained = False
+
+    def watch(self, future: Future) -> None:
+        """Settle ``future`` when its task ends; now, if it has ended."""
+        if self._celery.conf.task_always_eager:
+            future.settle(self._celery.task_meta(future.id))
+            return
+        channel = self._channel(future.id)
+        with self._lock:
+            known = channel in self._futures
+            self._futures[channel].append(future)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._run, name="result-listener", daemon=True
+                )
+                self._thread.start()
+            elif self._pubsub is not None:
+                self._change(self._pubsub.subscribe, channel)
+        if known:
+            # The subscription stands already, so its confirmation does not come again.
+            self._look_up(channel)
+
+    def close(self) -> None:
+        """End the thread and its connection; what still waits is not woken any more."""
+        self._closed = True
+        # In a forked child the thread does not exist, and the connection is the parent's.
+        if self._thread is not None and self._thread.is_alive():
+            with self._lock:
+                if self._pubsub is not None:
+                    self._change(self._pubsub.unsubscribe, _OWN_CHANNEL)
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._listen()
+            except RedisError as error:
+                if not (self._complained or self._closed):
+                    logger.warning("Waiting for Redis, to hear of tasks that end: %s", error)
+                self._complained = True
+            except Exception:
+                logger.exception("The listener for results starts anew.")
+            with self._lock:
+                self._pubsub = None
+                if not self._futures:
+                    self._thread = None  # the next one to wait starts another
+                    return
+            if not self._closed:
+                threading.Event().wait(_RECONNECT)
+
+    def _listen(self) -> None:
+        client: Any = connect_redis(
+            self._celery.conf.result_backend, timeout=5, retry=Retry(NoBackoff(), 0)
+        )
+        with contextlib.closing(client), contextlib.closing(client.pubsub()) as pubsub:
+            with self._lock:
+                pubsub.subscribe(_OWN_CHANNEL, *self._futures)
+                self._pubsub = pubsub
+            self._hear(pubsub)
+
+    def _hear(self, pubsub: Any) -> None:
+        asked = False
+        while not self._closed:
+            message = pubsub.get_message(timeout=_QUIET)
+            if message is None:
+                if asked:
+                    raise RedisError("no answer")
+                pubsub.ping()
+                asked = True
+                continue
+            asked = self._complained = False
+            if message["type"] == "subscribe":
+                self._look_up(message["channel"])
+            elif message["type"] == "message":
+                self._settle(message["channel"], json.loads(message["data"]))
+
+    def _change(self, change: Callable[[str], object], channel: str) -> None:
+        """Subscribe or unsubscribe. Should that fail, the thread notices it and starts anew."""
+        try:
+            change(channel)
+        except RedisError as error:
+            logger.debug("Could not change the subscription to %s: %s", channel, error)
+
+    def _look_up(self, channel: str) -> None:
+        """Read a task's record, in case that it ended before we listened."""
+        futures = self._futures.get(channel)
+        if futures:
+            self._settle(channel, self._celery.task_meta(futures[0].id))
+
+    def _settle(self, channel: str, meta: dict[str, Any] | None) -> None:
+        if meta is not None and meta["status"] not in states.READY_STATES:
+            return
+        with self._lock:
+            futures = self._futures.pop(channel, [])
+            if self._pubsub is not None and futures:
+                self._change(self._pubsub.unsubscribe, channel)
+        for future in futures:
+            future.settle(meta)
+
+    def _channel(self, task_id: str) -> str:
+        key = self._celery.backend.get_key_for_task(task_id)
+        return key.decode() if isinstance(key, bytes) else str(key)

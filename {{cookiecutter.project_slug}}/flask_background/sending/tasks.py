@@ -1,0 +1,107 @@
+"""The task class: every task runs inside the application context and knows its request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from celery import Task, current_task, states
+from celery.exceptions import Ignore
+from celery.utils.log import get_task_logger
+from flask import Flask, current_app, g, has_app_context
+from redis.exceptions import RedisError
+
+from ..base import keys
+from .arguments import load_references
+
+if TYPE_CHECKING:
+    from ..app import FlaskCelery
+
+logger = get_task_logger(__name__)
+
+
+class FlaskTask(Task):  # type: ignore[type-arg]
+    """Celery's task, run in the context of the Flask application that its Celery belongs to."""
+
+    abstract = True
+    app: FlaskCelery
+    Request = "flask_background.worker.request:BackgroundRequest"
+    _from_settings: Sequence[str] = ()
+
+    @classmethod
+    def bind(cls, app: Any) -> Any:
+        """Take from the settings what the class leaves open; anew for another application."""
+        for name in cls.__dict__.get("_from_settings", ()):
+            setattr(cls, name, None)
+        cls._from_settings = [
+            name for name, _ in cls.from_config if getattr(cls, name, None) is None
+        ]
+        return super().bind(app)
+
+    @property
+    def id(self) -> str | None:
+        """The id of the running call, or None outside of one."""
+        task_id: str | None = self.request.id
+        return task_id
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task's function. Celery calls this in the worker; a direct call works too."""
+        with application_context(self.app.flask_app, reuse=self._inline):
+            request_id = self.request.get("request_id")
+            if request_id:
+                g.request_id = request_id
+            return self.run(*load_references(args), **load_references(kwargs))
+
+    @property
+    def _inline(self) -> bool:
+        """Whether the task runs where it was called, and not in a worker."""
+        return bool(self.request.called_directly or self.request.is_eager)
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Drop a task that was cancelled while it waited.
+
+        Celery tells only the workers that run at that moment, and they forget it with a restart;
+        the mark in Redis stays. It is looked up once for each task that keeps a result.
+        """
+        super().before_start(task_id, args, kwargs)
+        if self.request.is_eager or self.request.ignore_result:
+            return
+        try:
+            cancelled = self.app.redis.exists(keys.cancelled(task_id))
+        except RedisError as error:
+            logger.warning("Could not look up whether the task was cancelled: %s", error)
+            return
+        if cancelled:
+            self.update_state(state=states.REVOKED, meta=keys.CANCELLED_META)
+            raise Ignore()
+
+    def progress(self, current: float, total: float, message: str = "") -> None:
+        """Report how far the running task is; see :func:`progress`."""
+        percent = round(100 * current / total) if total else 100
+        meta = {"current": current, "total": total, "percent": percent, "message": message}
+        self.update_state(state="PROGRESS", meta=meta)
+
+
+def progress(current: float, total: float, message: str = "") -> None:
+    """Set the running task's state to ``PROGRESS``, with current, total, percent and message.
+
+    Outside of a task nothing happens, so that a function can be called directly as well.
+    """
+    if current_task:
+        task: Any = current_task
+        task.progress(current, total, message)
+
+
+@contextmanager
+def application_context(app: Flask, *, reuse: bool) -> Iterator[None]:
+    """Enter the context of ``app``; with ``reuse`` not when it is the current one already.
+
+    An eager task runs inside a request. A second context there would end the request's own
+    resources (a database session, say) when the task ends. In a worker each task has its own.
+    """
+    if reuse and has_app_context() and current_app._get_current_object() is app:  # type: ignore[attr-defined]
+        yield
+    else:
+        with app.app_context():
+            yield

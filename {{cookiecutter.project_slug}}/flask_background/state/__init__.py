@@ -1,0 +1,1 @@
+"""What Redis holds about tasks, workers and the schedule."""

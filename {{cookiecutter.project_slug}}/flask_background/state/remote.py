@@ -1,0 +1,69 @@
+"""Asking the workers and telling them what to do, from the application's code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from celery.app.control import Control
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from ..base.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from ..app import FlaskCelery
+
+
+class Inspector:
+    """Celery's ``inspect`` commands as methods: ``ping``, ``active``, ``stats``, ``registered`` …
+
+    Each takes ``timeout`` (seconds, default 1) and ``destination`` (names of workers), and the
+    command's own arguments. The answer is a dict by worker, or None when no worker answered.
+    """
+
+    def __init__(self, celery: FlaskCelery) -> None:
+        self._celery = celery
+
+    def __getattr__(self, command: str) -> Callable[..., Any]:
+        if not hasattr(self._celery.control.inspect, command):
+            raise AttributeError(f"Celery's inspect has no command {command!r}.")
+
+        def ask(*args: Any, timeout: float = 1.0, destination: Any = None, **kwargs: Any) -> Any:
+            try:
+                inspect = self._celery.control.inspect(timeout=timeout, destination=destination)
+                return getattr(inspect, command)(*args, **kwargs)
+            except (OperationalError, RedisError) as error:
+                raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+
+        return ask
+
+
+class RemoteControl(Control):
+    """Celery's ``control`` commands, made safe where they are not."""
+
+    def broadcast(  # type: ignore[override]
+        self,
+        command: str,
+        arguments: Any = None,
+        destination: Any = None,
+        connection: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Send a command to the workers, over a connection of its own unless one is given.
+
+        Celery would hold one of the pool and then wait for a second one to send with. Some
+        threads that do so at once hold all there are, and wait for each other forever. And one
+        of the pool may have died with the last restart of Redis, which is not tried again.
+        """
+        if connection is not None:
+            return super().broadcast(command, arguments, destination, connection, **kwargs)
+        with self.app.connection_for_write() as own:
+            return super().broadcast(command, arguments, destination, own, **kwargs)
+
+    def autoscale(self, first: int, second: int, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Let the pools grow and shrink between two sizes, given in either order.
+
+        The two are easily mixed up.
+        """
+        return super().autoscale(max(first, second), min(first, second), **kwargs)

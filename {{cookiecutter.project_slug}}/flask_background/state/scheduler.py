@@ -1,0 +1,248 @@
+"""The schedule: kept in Redis, so that any number of schedulers may run and each tick comes once.
+
+Celery's own scheduler keeps the last runs in a local file, so two of them send everything twice.
+Here one scheduler at a time holds a lease in Redis, and each tick is claimed in the same step that
+checks the lease: a scheduler that slept through the end of its lease cannot send it again. When
+the holder dies, the lease runs out and another one goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery import beat
+from celery.schedules import BaseSchedule, schedule
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from ..base import keys
+from ..base.redis_urls import connect_redis
+
+if TYPE_CHECKING:
+    from ..app import FlaskCelery
+
+logger = get_logger(__name__)
+
+#: Seconds after which the lease of a dead scheduler is free. With the 5 s between two looks
+#: (beat_max_loop_interval) another one goes on after 25 s at the latest.
+LEASE = 20
+
+#: How far a clock may be set back and nobody minds.
+_CLOCK_STEP = timedelta(seconds=1)
+
+# KEYS: lease. ARGV: token, milliseconds.
+_RENEW = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return 1
+end
+return 0
+"""
+
+# KEYS: lease, runs. ARGV: token, name of the entry, its record.
+_CLAIM = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+    return 1
+end
+return 0
+"""
+
+# KEYS: lease. ARGV: token.
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+
+
+class _LeaseLost(Exception):
+    """Another scheduler has taken over."""
+
+
+class _NotSent(Exception):
+    """A due task could not be published."""
+
+    def __init__(self, entry: Any) -> None:
+        super().__init__(entry.name)
+        self.entry = entry
+
+
+class RedisScheduler(beat.Scheduler):
+    """Celery's scheduler with its state in Redis and a lease. It outlives a Redis that is away."""
+
+    def __init__(self, app: FlaskCelery, **kwargs: Any) -> None:
+        self._token: str = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
+        self._redis = connect_redis(app.redis_url, timeout=1)
+        self._leading = False
+        self._complained = False
+        super().__init__(app, **kwargs)
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send at most one due task. Returns the seconds until the next look."""
+        pause = float(self.max_interval or 5)
+        try:
+            if self._lead():
+                self._mind_the_clock()
+                pause = super().tick(*args, **kwargs)
+            self._complained = False
+        except _LeaseLost:
+            self._leading = False
+            logger.warning("Another scheduler has taken over; this one stands by.")
+        except _NotSent as failure:
+            self._put_back(failure.entry)
+            pause = 1.0
+        except RedisError as error:
+            self._leading = False
+            if not self._complained:
+                logger.warning("The scheduler waits for Redis: %s", error)
+            self._complained = True
+            pause = 1.0
+        return pause
+
+    def reserve(self, entry: Any) -> Any:
+        """Claim a tick: from here on no other scheduler sends it."""
+        following = super().reserve(entry)
+        self._claim(following)
+        return following
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send the task of a due entry."""
+        logger.info("Sending the due task %s (%s)", entry.name, entry.task)
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except beat.SchedulingError as error:
+            logger.error("%s. It is tried again.", error)
+            raise _NotSent(entry) from error
+
+    def close(self) -> None:
+        """Stop, and free the lease so that another scheduler goes on at once."""
+        try:
+            self._redis.eval(_RELEASE, 1, keys.SCHEDULER_LEASE, self._token)
+        except RedisError as error:
+            logger.warning("Could not free the scheduler's lease: %s", error)
+        super().close()
+
+    @property
+    def info(self) -> str:
+        """Say in Celery's start banner where the schedule is kept."""
+        return f"    . lease -> {keys.SCHEDULER_LEASE} ({LEASE} s)"
+
+    def _lead(self) -> bool:
+        """Hold the lease, or try to get it. Whoever gets it reads the last runs from Redis."""
+        milliseconds = LEASE * 1000
+        if self._leading:
+            self._leading = bool(
+                self._redis.eval(_RENEW, 1, keys.SCHEDULER_LEASE, self._token, milliseconds)
+            )
+            if not self._leading:
+                raise _LeaseLost
+        elif self._redis.set(keys.SCHEDULER_LEASE, self._token, nx=True, px=milliseconds):
+            self._load_runs()
+            self._leading = True
+            logger.info("This scheduler leads; %d entries.", len(self.schedule))
+        return self._leading
+
+    def _load_runs(self) -> None:
+        runs = self._redis.hgetall(keys.SCHEDULER_RUNS)
+        gone = set(runs) - set(self.schedule)
+        if gone:
+            self._redis.hdel(keys.SCHEDULER_RUNS, *gone)
+        entries: list[Any] = list(self.schedule.values())
+        for entry in entries:
+            if entry.name in runs:
+                entry.last_run_at, entry.total_run_count = _read_run(runs[entry.name])
+            else:
+                entry.last_run_at = _before_first_run(entry)
+                self._claim(entry)
+        self._heap = None  # Celery builds it anew from the entries
+
+    def _mind_the_clock(self) -> None:
+        """Begin anew with entries that ran in the future: the clock was set back since.
+
+        Otherwise they would wait until it is as late as it was before.
+        """
+        entries: list[Any] = list(self.schedule.values())
+        for entry in entries:
+            now = entry.default_now()
+            if entry.last_run_at > now + _CLOCK_STEP:
+                logger.warning("The clock was set back; %s runs by it from now on.", entry.name)
+                entry.last_run_at = now
+                self._heap = None
+
+    def _put_back(self, entry: Any) -> None:
+        """Undo the claim of a tick that could not be sent, so that it is due still."""
+        self.schedule[entry.name] = entry
+        self._heap = None
+        try:
+            self._claim(entry)
+        except (RedisError, _LeaseLost) as error:
+            # The tick counts as sent for whoever leads next: its next one comes in due time.
+            logger.error("The tick of %s is lost: %r", entry.name, error)
+
+    def _claim(self, entry: Any) -> None:
+        record = json.dumps([entry.last_run_at.isoformat(), entry.total_run_count])
+        claimed = self._redis.eval(
+            _CLAIM, 2, keys.SCHEDULER_LEASE, keys.SCHEDULER_RUNS, self._token, entry.name, record
+        )
+        if not claimed:
+            raise _LeaseLost
+
+
+@dataclass(frozen=True)
+class ScheduleStatus:
+    """One entry of the schedule: what it sends, when it ran last, when it runs next (UTC)."""
+
+    name: str
+    task: str
+    schedule: str
+    last_run_at: datetime | None
+    next_run_at: datetime | None
+    total_run_count: int
+
+
+def schedule_status(app: FlaskCelery) -> list[ScheduleStatus]:
+    """Read when each entry of the schedule ran. Raises ``redis.exceptions.RedisError``."""
+    runs = app.redis.hgetall(keys.SCHEDULER_RUNS)
+    found = []
+    for name, options in sorted(app.conf.beat_schedule.items()):
+        entry: Any = beat.ScheduleEntry(**dict(options, name=name, app=app))
+        last, count = _read_run(runs[name]) if name in runs else (None, 0)
+        after = last or entry.default_now()
+        left = entry.schedule.remaining_estimate(after)
+        found.append(
+            ScheduleStatus(
+                name=name,
+                task=entry.task,
+                schedule=_words(entry.schedule),
+                last_run_at=last if count else None,
+                next_run_at=None if left is None else entry.default_now() + left,
+                total_run_count=count,
+            )
+        )
+    return found
+
+
+def _read_run(record: str | bytes) -> tuple[datetime, int]:
+    last_run_at, count = json.loads(record)
+    return datetime.fromisoformat(last_run_at), count
+
+
+def _before_first_run(entry: Any) -> datetime:
+    """Make a new entry with an interval due at once; one with a time of day waits for it."""
+    now: datetime = entry.default_now()
+    interval = getattr(entry.schedule, "run_every", None)
+    return now - interval if isinstance(interval, timedelta) else now
+
+
+def _words(when: BaseSchedule) -> str:
+    if isinstance(when, schedule) and hasattr(when, "human_seconds"):
+        return f"every {when.human_seconds}"
+    return repr(when).strip("<>")

@@ -1,0 +1,1 @@
+"""The worker: how it takes messages, runs requests, tells that it lives, and stops."""

@@ -1,0 +1,197 @@
+"""The worker's consumer: no message ends it, and a lost connection costs little.
+
+Celery's own consumer ends with the first message that it cannot read, and drops the tasks whose
+names it does not know. Here both are kept, see dead_letters.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from ..state import failed as dead_letters
+from ..base.settings import INTERVAL
+
+if TYPE_CHECKING:
+    from ..app import FlaskCelery
+    from .transport import Channel
+
+logger = logging.getLogger(__name__)
+
+#: When Redis is ill, the message is not.
+_LEFT_ALONE = (OperationalError, RedisError)
+#: The part of a lease for which its renewal may fail.
+_PATIENCE = 0.6
+#: Seconds in which a child that is not at work begins the task that it was given.
+_HEARING = 2.0
+
+
+class BackgroundConsumer(Consumer):
+    """Celery's consumer, which keeps what it cannot do. ``worker_consumer`` names it."""
+
+    # What the types of Celery do not tell.
+    app: FlaskCelery
+    connection_errors: tuple[type[Exception], ...]
+    hub: Any
+    task_consumer: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._orphans: dict[str, int | None] = {}
+        self._renewed = time.monotonic()
+        self._renewer: threading.Thread | None = None
+
+    # Messages
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Make what handles a message; whatever one holds, it does not end the worker."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def receive(message: Any) -> None:
+            try:
+                handle(message)
+            except self.connection_errors:
+                raise
+            except _LEFT_ALONE as error:
+                logger.error("A task cannot be begun now and comes back later: %s", error)
+                message.channel.qos.forget(message.delivery_tag)
+            except Exception as error:  # a message can hold anything
+                self._bury(message, error)
+
+        return receive
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Any) -> None:
+        """Keep a task whose name is not known here.
+
+        While a new version is deployed other workers may know it: it is not acknowledged, so it
+        comes back when its lease ends, and is given up only after some deliveries.
+        """
+        name, task_id = message.headers.get("task"), str(message.headers.get("id"))[:300]
+        limit = self.app.options.max_deliveries
+        again = message.delivery_info.get("redelivered")
+        if (dead_letters.count_delivery(self.app, task_id) if again else 1) < limit:
+            logger.warning("The task %s (%s) is not known here; left to others.", name, task_id)
+            message.channel.qos.forget(message.delivery_tag)
+        else:
+            self._bury(message, dead_letters.GivenUp(f"No worker knows a task named {name!r}."))
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Keep a message that is no task."""
+        self._bury(message, dead_letters.GivenUp("It names no task."))
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Keep a message whose body cannot be read."""
+        self._bury(message, exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Keep a task whose arguments or times cannot be read."""
+        self._bury(message, exc)
+
+    def _bury(self, message: Any, error: Exception) -> None:
+        own = isinstance(error, dead_letters.GivenUp)
+        reason = str(error) if own else f"It cannot be read: {error!r}"
+        try:
+            dead_letters.give_up(self.app, message, reason)
+        except _LEFT_ALONE as failure:
+            logger.error("A dead letter could not be written, it comes back: %s", failure)
+            message.channel.qos.forget(message.delivery_tag)
+
+    # Connections
+
+    def stop(self) -> None:
+        """Stop taking tasks, after hearing of those that have begun."""
+        try:
+            self._hear_of_begun_tasks()
+        finally:
+            super().stop()
+
+    def _hear_of_begun_tasks(self) -> None:
+        """Read what the pool's children say until each task that was given to one is begun.
+
+        A task that is not known to have begun goes back into its queue: it would run twice.
+        """
+        pool: Any = getattr(self.pool, "_pool", None)
+        hear = getattr(pool, "handle_result_event", None)
+        if hear is None:
+            return  # no children, or threads that listen to them
+        end = time.monotonic() + _HEARING
+        while time.monotonic() < end and any(
+            job._write_to and job._write_to._is_alive() and not job._accepted
+            for job in list(pool._cache.values())
+        ):
+            for child in wait(list(pool._fileno_to_outq), timeout=0.1):
+                hear(child)
+
+    def on_ready(self) -> None:
+        """Begin; a pool whose tasks run in this very thread has its leases renewed by another."""
+        super().on_ready()
+        if isinstance(self.pool, SoloPool) and self._renewer is None:
+            self._renewer = threading.Thread(target=self._renew_forever, daemon=True)
+            self._renewer.start()
+
+    def renew_leases(self) -> None:
+        """Keep what this worker holds; called with each heartbeat.
+
+        Raises the error of Redis when the leases are about to end: the connection is given up
+        then, and with it the tasks, because other workers will begin them.
+        """
+        channel = getattr(self.task_consumer, "channel", None)
+        qos: Any = getattr(channel, "_qos", None)
+        if channel is None or not hasattr(qos, "renew"):
+            return  # another transport
+        try:
+            self._put_orphans_back(channel)
+            qos.renew()
+            self._renewed = time.monotonic()
+        except RedisError as error:
+            since = time.monotonic() - self._renewed
+            logger.warning("The tasks at work could not be renewed for %d s: %s", since, error)
+            if self.hub and qos.held and since > _PATIENCE * channel.visibility_timeout:
+                raise RedisConnectionError("The leases of the tasks at work run out.") from error
+
+    def _renew_forever(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(INTERVAL):
+            if self.connection:
+                self.renew_leases()
+
+    def _put_orphans_back(self, channel: Channel) -> None:
+        for tag, pid in list(self._orphans.items()):
+            if pid is None or not _runs(pid):
+                channel.put_back(tag)
+                del self._orphans[tag]
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Note what the lost connection had: those tasks are ended, and go back at once.
+
+        Only where each task has a process of its own can a running one be ended; elsewhere it
+        goes on, and its message comes back when its lease ends.
+        """
+        qos: Any = getattr(getattr(self.task_consumer, "channel", None), "_qos", None)
+        held = dict(qos._delivered) if hasattr(qos, "renew") else {}
+        running = {request.id: request.worker_pid for request in state.active_requests}
+        super().on_connection_error_after_connected(exc)
+        if self.pool and hasattr(self.pool, "terminate_job") and self.pool.uses_semaphore:
+            for tag, message in held.items():
+                if message.headers.get("id") not in state.successful_requests:
+                    self._orphans[tag] = running.get(message.headers.get("id"))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

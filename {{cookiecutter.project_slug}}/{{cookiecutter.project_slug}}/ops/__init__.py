@@ -1,0 +1,1 @@
+"""What an operator asks: health, metrics, logs, and whether the settings can work."""

@@ -1,0 +1,129 @@
+"""Errors as answers: problem+json for clients, a page for people.
+
+The JSON form is RFC 9457, https://www.rfc-editor.org/rfc/rfc9457
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from flask import Flask, Response, current_app, g, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
+from redis.exceptions import RedisError
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    InternalServerError,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+)
+
+from flask_background import BrokerUnavailable
+from flask_background.base.reasons import reason_of
+from ..extensions import limiter
+
+#: Seconds after which a client may try again when Redis is away.
+RETRY_AFTER = 5
+
+_JSON_PATHS = ("/api/", "/healthz", "/readyz", "/metrics")
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error of ``app`` in the form that the client can read."""
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(RateLimitExceeded, _too_many)
+    app.register_error_handler(BrokerUnavailable, _redis_away)
+    app.register_error_handler(RedisError, _redis_away)
+    app.before_request(_refuse_bad_body)
+
+
+def problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, title: str | None = None
+) -> Response:
+    """Make an error's answer; ``detail`` is one sentence that says what was wrong."""
+    title = title or HTTPStatus(status).phrase
+    if wants_json():
+        response = jsonify(
+            type="about:blank",
+            title=title,
+            status=status,
+            detail=detail,
+            instance=request.path,
+            request_id=g.get("request_id"),
+        )
+        response.content_type = "application/problem+json"
+    else:
+        page = render_template("problem.html", status=status, title=title, detail=detail)
+        response = Response(page)
+    response.status_code = status
+    response.headers.extend(dict(headers or {}))
+    return response
+
+
+def wants_json() -> bool:
+    """Tell whether the client is a program: by the path, or because it prefers JSON."""
+    if request.path.startswith(_JSON_PATHS):
+        return True
+    accepted = request.accept_mimetypes
+    as_json = max(accepted["application/json"], accepted["application/problem+json"])
+    return bool(as_json > accepted["text/html"])
+
+
+def _http_error(error: HTTPException) -> ResponseReturnValue:
+    if error.response is not None or error.code is None or error.code < 400:
+        return error
+    kept = ("allow", "retry-after", "www-authenticate", "content-range")
+    headers = {name: value for name, value in error.get_headers() if name.lower() in kept}
+    return problem(error.code, _detail(error), headers)
+
+
+def _detail(error: HTTPException) -> str:
+    if isinstance(error, NotFound) and error.description == NotFound.description:
+        return "There is nothing at this address."
+    if isinstance(error, MethodNotAllowed):
+        return f"{request.method} is not possible here. See the Allow header."
+    if isinstance(error, RequestEntityTooLarge):
+        limit = current_app.config["MAX_CONTENT_LENGTH"]
+        return f"The request is larger than {limit} bytes, which is the limit."
+    if isinstance(error, InternalServerError):
+        return "The application failed. The request id leads to the reason in its log."
+    return error.description or HTTPStatus(error.code or 500).description
+
+
+def _too_many(error: RateLimitExceeded) -> Response:
+    seconds = limiter.seconds_to_wait()
+    detail = f"The limit is {error.limit.limit}. Try again in {seconds} s."
+    return problem(429, detail, {"Retry-After": str(seconds)})
+
+
+def _redis_away(error: Exception) -> Response:
+    """Say that the background is ill. The log has the reason, which may name hosts."""
+    current_app.logger.warning("Redis did not serve this request: %s", error)
+    return problem(
+        503,
+        f"{reason_of(error)} Nothing was started; try again soon.",
+        {"Retry-After": str(RETRY_AFTER)},
+        ServiceUnavailable().name,
+    )
+
+
+def _refuse_bad_body() -> None:
+    """Refuse a body that is too large or broken, even where the view would not read it."""
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    if (request.content_length or 0) > limit:
+        raise RequestEntityTooLarge
+    if request.content_length is None and "Transfer-Encoding" in request.headers:
+        # Its size is known only at its end, so it is read here; views get what was read.
+        try:
+            size = len(request.get_data())
+        except HTTPException:
+            raise
+        except Exception as error:
+            # Each server has errors of its own for a broken chunk.
+            raise BadRequest("The body could not be read.") from error
+        if size >= limit:
+            raise RequestEntityTooLarge

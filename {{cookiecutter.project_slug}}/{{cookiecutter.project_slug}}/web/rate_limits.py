@@ -1,0 +1,58 @@
+"""Rate limits: counted in Redis, and in this process while Redis is away."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Flask, request
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from flask_background import connect_redis
+from flask_background.base.settings import tls_url
+
+#: Seconds that a request may lose to the count before the count moves to memory.
+_TIMEOUT = 0.15
+
+
+class RateLimiter(Limiter):
+    """Flask-Limiter on the application's Redis. A dead Redis neither blocks nor fails a request.
+
+    https://flask-limiter.readthedocs.io/en/stable/#rate-limiting-strategies
+    """
+
+    def __init__(self) -> None:
+        super().__init__(get_remote_address, in_memory_fallback_enabled=True)
+        # Flask-Limiter looks now and then, in any request, whether Redis is back.
+        self.request_filter(lambda: request.blueprint == "health")
+
+    def init_app(self, app: Flask) -> None:
+        """Take the limits' settings (``RATELIMIT_*``) and the place of the counts from ``app``."""
+        if app.config.get("CELERY_TASK_ALWAYS_EAGER"):
+            app.config.setdefault("RATELIMIT_STORAGE_URI", "memory://")
+        else:
+            url = tls_url(app.config["REDIS_URL"], app.config)
+            client = connect_redis(
+                url,
+                timeout=_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+                max_connections=app.config["REDIS_MAX_CONNECTIONS"],
+            )
+            app.config.setdefault("RATELIMIT_STORAGE_URI", "redis://")
+            app.config.setdefault(
+                "RATELIMIT_STORAGE_OPTIONS",
+                {"connection_pool": client.connection_pool, "key_prefix": f"{app.name}:limits"},
+            )
+        super().init_app(app)
+
+    def seconds_to_wait(self) -> int:
+        """Say in how many seconds the client that was refused may try again."""
+        try:
+            limit = self.current_limit
+            reset_at = limit.reset_at if limit else 0
+        except Exception:
+            # The storage went away between the count and this question.
+            return 60
+        return max(1, int(reset_at - time.time()) + 1)
