@@ -39,7 +39,7 @@ LEFT_OUT = {
         "no": [
             ".github/workflows/heroku.yml",
             "PACKAGE/heroku.py",
-            "PACKAGE/move.py",
+            "PACKAGE/ops/move.py",
             "Procfile",
             "app.json",
             "docs/heroku*.md",

@@ -1,52 +1,64 @@
 """Background work for Flask: a Celery subclass, futures, schedules, workers from the config.
 
-Everything public is here; docs/background.md shows each with an example.
+Everything public is here, and nothing else of this package is for others to import. README.md has
+the map; the project's docs/background.md shows each name with an example.
 """
 
 from celery import current_task
 
 from .app import FlaskCelery
-from .base.redis_urls import connect_redis, without_password
-from .state.failed import DeadLetter, GivenUp
 from .base.errors import (
     BackgroundError,
     BrokerUnavailable,
     ConfigurationError,
+    GivenUp,
     SubmitError,
     TaskError,
     UnknownQueue,
     UnknownTask,
 )
-from .state.failures import Failure
+from .base.reasons import reason_of
+from .base.records import TaskInfo
+from .base.redis_urls import connect_redis, is_verified, with_tls_rule, without_password
+from .cluster.child import Child
 from .sending.futures import Future, FuturePool
-from .worker.beat import Heartbeat
 from .sending.once import no_overlap, unique_by
-from .state.results import TaskInfo
-from .state.scheduler import ScheduleStatus
 from .sending.tasks import FlaskTask, progress
+from .state.activity import TaskStatistics
+from .state.failed import FailedTask
+from .state.heartbeats import Heartbeat
+from .state.overview import Overview, Readiness, TaskView
+from .state.scheduler import ScheduleStatus
 
 __all__ = [
     "BackgroundError",
     "BrokerUnavailable",
+    "Child",
     "ConfigurationError",
-    "DeadLetter",
-    "Failure",
+    "FailedTask",
     "FlaskCelery",
     "FlaskTask",
     "Future",
     "FuturePool",
     "GivenUp",
     "Heartbeat",
+    "Overview",
+    "Readiness",
     "ScheduleStatus",
     "SubmitError",
     "TaskError",
     "TaskInfo",
+    "TaskStatistics",
+    "TaskView",
     "UnknownQueue",
     "UnknownTask",
     "connect_redis",
     "current_task",
+    "is_verified",
     "no_overlap",
     "progress",
+    "reason_of",
     "unique_by",
+    "with_tls_rule",
     "without_password",
 ]

@@ -40,8 +40,6 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     {% if cookiecutter.use_heroku == "yes" %}
     init_heroku(app)
     {% endif %}
-    redis.init_app(app)
-    limiter.init_app(app)
     {% if cookiecutter.include_examples == "yes" %}
     manifest.init_app(app)
     {% endif %}
@@ -49,6 +47,8 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
         celery.init_app(app)
     except ConfigurationError as error:
         raise config.ConfigError(str(error)) from None
+    redis.init_app(app)
+    limiter.init_app(app)
     for blueprint in (main.bp, operators.bp, api.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     {% if cookiecutter.include_examples == "yes" %}

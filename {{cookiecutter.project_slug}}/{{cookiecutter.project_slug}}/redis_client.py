@@ -5,9 +5,7 @@ from __future__ import annotations
 from flask import Flask, current_app
 from redis import Redis
 
-from flask_background import FlaskCelery
-from flask_background.base.redis_urls import is_verified
-from flask_background.base.settings import tls_url
+from flask_background import FlaskCelery, is_verified
 
 
 class RedisClient:
@@ -15,7 +13,7 @@ class RedisClient:
 
     def init_app(self, app: Flask) -> None:
         """Say how Redis is spoken to, where that deserves a word."""
-        if not is_verified(tls_url(app.config["REDIS_URL"], app.config)):
+        if not is_verified(app.extensions["celery"].redis_url):
             app.logger.warning(
                 "Redis is spoken to over TLS, but its certificate is not checked: nobody can "
                 "listen, but somebody in between could pose as Redis (REDIS_TLS_VERIFY=none)."

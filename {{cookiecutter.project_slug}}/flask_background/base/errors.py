@@ -1,7 +1,5 @@
 """What the background layer raises. Each message says what was wrong and what to do."""
 
-from __future__ import annotations
-
 from kombu.exceptions import OperationalError
 
 
@@ -23,6 +21,10 @@ class UnknownQueue(SubmitError):
 
 class UnknownTask(BackgroundError, LookupError):
     """The id was never issued by this application, or the task's result is not there (any more)."""
+
+
+class GivenUp(BackgroundError):
+    """What a task failed with that no worker survived, or none could read."""
 
 
 class TaskError(BackgroundError):

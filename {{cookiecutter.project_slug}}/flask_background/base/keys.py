@@ -1,46 +1,47 @@
-"""The names of what this layer keeps in Redis besides Celery's own keys."""
-
-from __future__ import annotations
+"""The names of what the engine keeps in Redis; ``redis.lua`` says what each holds."""
 
 import hashlib
-
-PREFIX = "background:"
-WORKERS = PREFIX + "workers"
-SCHEDULER_LEASE = PREFIX + "scheduler:lease"
-SCHEDULER_RUNS = PREFIX + "scheduler:runs"
-LOCAL_CLUSTER = PREFIX + "local-cluster"
-FAILURES = PREFIX + "failures"
-PROBE = PREFIX + "probe"
-DEAD = PREFIX + "dead"
-DEAD_ORDER = PREFIX + "dead:order"
 
 #: Seconds for which an issued task that never ran, or a cancelled one, is remembered.
 ISSUED_TTL = 24 * 3600
 
-#: What the result store says of a task that was cancelled; the shape of Celery's own exceptions.
-CANCELLED_META = {
-    "exc_type": "TaskRevokedError",
-    "exc_message": ["cancelled"],
-    "exc_module": "celery.exceptions",
-}
 
+class Keys:
+    """The names with the application's prefix, so that applications that share a Redis do not meet.
 
-def cancelled(task_id: str) -> str:
-    """Name the mark that a task was cancelled."""
-    return f"{PREFIX}cancelled:{task_id}"
+    ``prefix`` stands before all of them, Celery's own keys included.
+    """
 
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.unacked = f"{prefix}unacked"
+        self.unacked_index = f"{prefix}unacked_index"
+        self.recent = f"{prefix}recent"
+        self.counters = f"{prefix}counters"
+        self._own = own = f"{prefix}background:"
+        self.workers = f"{own}workers"
+        self.scheduler_lease = f"{own}scheduler:lease"
+        self.scheduler_runs = f"{own}scheduler:runs"
+        self.local_cluster = f"{own}local-cluster"
+        self.failed = f"{own}failed"
+        self.failures = f"{own}failures"
+        self.dead = f"{own}dead:order"
+        self.probe = f"{own}probe"
+        self.listener = f"{own}listener"
 
-def deliveries(task_id: str) -> str:
-    """Name the count of a task's deliveries after the first one."""
-    return f"{PREFIX}deliveries:{task_id}"
+    def cancelled(self, task_id: str) -> str:
+        """Name the mark that a task was cancelled."""
+        return f"{self._own}cancelled:{task_id}"
 
+    def deliveries(self, task_id: str) -> str:
+        """Name the count of a task's deliveries after the first one."""
+        return f"{self._own}deliveries:{task_id}"
 
-def lock(name: str) -> str:
-    """Name the lock of a function that does not overlap itself."""
-    return f"{PREFIX}lock:{name}"
+    def lock(self, name: str) -> str:
+        """Name the lock of a function that does not overlap itself."""
+        return f"{self._own}lock:{name}"
 
-
-def done(name: str, values: str) -> str:
-    """Name the note that a function has done its work for some values."""
-    digest = hashlib.sha256(values.encode()).hexdigest()
-    return f"{PREFIX}done:{name}:{digest}"
+    def done(self, name: str, values: str) -> str:
+        """Name the note that a function has done its work for some values."""
+        digest = hashlib.sha256(values.encode()).hexdigest()
+        return f"{self._own}done:{name}:{digest}"

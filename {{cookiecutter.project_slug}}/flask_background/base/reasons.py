@@ -1,9 +1,5 @@
 """Why Redis does not do what it should, in a sentence that may be shown to anybody."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -13,11 +9,6 @@ from redis.exceptions import (
     ResponseError,
     TimeoutError,
 )
-
-from . import keys
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
 
 _NOT_SIGNED_IN = "Redis wants a password, and REDIS_URL has none."
 
@@ -52,14 +43,3 @@ def reason_of(error: BaseException) -> str:
             if found:
                 return reason
     return OTHERWISE
-
-
-def check(app: FlaskCelery) -> int:
-    """Find out whether Redis takes a task, and return how many dead letters it holds.
-
-    Raises ``redis.exceptions.RedisError``.
-    """
-    with app.redis.pipeline(transaction=False) as pipe:
-        pipe.set(keys.PROBE, 1, ex=60)
-        pipe.hlen(keys.DEAD)
-        return int(pipe.execute()[1])

@@ -1,11 +1,10 @@
-"""The one place that turns a Redis URL into a connection: TLS rule, time-outs, bounded pool."""
-
-from __future__ import annotations
+"""From the URL of a Redis to a connection: TLS rule, time-outs, bounded pool."""
 
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import redis
+from kombu.utils.url import maybe_sanitize_url
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
@@ -64,12 +63,8 @@ def is_verified(url: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """Return ``url`` fit for a log line: the password replaced by asterisks."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    """Return ``url`` fit for people to see: no password, no query."""
+    return str(maybe_sanitize_url(url, mask="***"))
 
 
 def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) -> redis.Redis:

@@ -5,21 +5,28 @@ Every ``CELERY_*`` key reaches Celery under its lower-case name (``CELERY_TASK_T
 The names: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from .redis_urls import celery_url, with_tls_rule
+from . import options as own
 from .errors import ConfigurationError
-from .workers import WorkerSpec, parse_workers
+from .options import Options
+from .redis_urls import celery_url, with_tls_rule
 
-# What a URL with redis:// means, in this process; see transport.py.
-TRANSPORT_ALIASES |= dict.fromkeys(("redis", "rediss"), "flask_background.worker.transport:Transport")
+#: Where Celery finds the engine. It imports these by their names, so no import of ours leads there.
+HOOKS = {
+    "transport": "flask_background.worker.transport:Transport",  # what redis:// means to Kombu
+    "consumer": "flask_background.worker.consumer:BackgroundConsumer",  # worker_consumer
+    "heartbeat": "flask_background.worker.beat:HeartbeatStep",  # a step of that consumer
+    "request": "flask_background.worker.request:BackgroundRequest",  # Task.Request
+    "control": "flask_background.state.remote:RemoteControl",  # Celery.control_cls
+    "scheduler": "flask_background.state.scheduler:RedisScheduler",  # beat_scheduler
+    "results": "flask_background.state.results:ResultBackend",  # override_backends
+    "eager results": "flask_background.state.results:EagerBackend",
+}
 
 #: Seconds from one heartbeat of a worker to the next.
 INTERVAL = 5
@@ -37,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "worker_prefetch_multiplier": 1,
-    "worker_consumer": "flask_background.worker.consumer:BackgroundConsumer",
+    "worker_consumer": HOOKS["consumer"],
     "worker_cancel_long_running_tasks_on_connection_loss": True,
     # Limits, in seconds; the soft one raises SoftTimeLimitExceeded in the task.
     "task_time_limit": 300,
@@ -68,7 +75,7 @@ DEFAULTS: dict[str, Any] = {
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
     "task_default_queue": "default",
-    "beat_scheduler": "flask_background.state.scheduler:RedisScheduler",
+    "beat_scheduler": HOOKS["scheduler"],
     "beat_max_loop_interval": 5,
     "timezone": "UTC",
 }
@@ -94,104 +101,12 @@ _OLD_NAMES = {
 #: Seconds. Some heartbeats may fail before a task counts as lost.
 _SHORTEST_LEASE = 4 * INTERVAL
 
-#: Numbers that this layer works with: the smallest one, and an example.
-_NUMBERS: dict[str, tuple[int, int]] = {
-    "CELERY_TASK_TIME_LIMIT": (0, 300),
-    "CELERY_TASK_SOFT_TIME_LIMIT": (0, 270),
-    "CELERY_MAX_DELIVERIES": (1, 5),
-    "CELERY_MAX_ARGUMENT_BYTES": (0, 262_144),
-    "CELERY_START_TIMEOUT": (0, 10),
-    "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": (0, 20),
-}
-#: Where None means that there is no limit.
-_UNLIMITED = ("CELERY_TASK_TIME_LIMIT", "CELERY_TASK_SOFT_TIME_LIMIT")
-
 _JSON_ONLY = ("accept_content", "result_accept_content", "task_serializer", "result_serializer")
 
 
-@dataclass(frozen=True)
-class Options:
-    """This layer's own keys of the config; Celery does not see them."""
-
-    workers: tuple[WorkerSpec, ...] = ()
-    submit_packages: tuple[str, ...] = ()
-    max_argument_bytes: int = 256 * 1024
-    max_deliveries: int = 5
-    sanitize_arguments: bool = True
-    start_local_workers: bool = False
-    start_timeout: float = 10.0
-    soft_shutdown_timeout: float = 20.0
-    scheduler: bool = True
-    flower: bool = False
-    flower_port: int = 5555
-    flower_address: str = "127.0.0.1"
-    log_level: str = "info"
-    log_dir: str | None = None
-    queues: frozenset[str] = field(default_factory=frozenset)
-
-
-_OPTION_KEYS = {
-    "CELERY_WORKERS": "workers",
-    "CELERY_SUBMIT_PACKAGES": "submit_packages",
-    "CELERY_MAX_ARGUMENT_BYTES": "max_argument_bytes",
-    "CELERY_MAX_DELIVERIES": "max_deliveries",
-    "CELERY_SANITIZE_ARGUMENTS": "sanitize_arguments",
-    "CELERY_START_LOCAL_WORKERS": "start_local_workers",
-    "CELERY_START_TIMEOUT": "start_timeout",
-    "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "soft_shutdown_timeout",
-    "CELERY_SCHEDULER": "scheduler",
-    "CELERY_FLOWER": "flower",
-    "CELERY_FLOWER_PORT": "flower_port",
-    "CELERY_FLOWER_ADDRESS": "flower_address",
-    "CELERY_LOG_LEVEL": "log_level",
-    "CELERY_LOG_DIR": "log_dir",
-}
-
-
-def read_options(config: Mapping[str, Any], package: str) -> Options:
-    """Read this layer's own keys. ``package`` is the application's top package.
-
-    Raises ``ConfigurationError`` for a number or a ``CELERY_WORKERS`` that cannot work.
-    """
-    values = {name: config[key] for key, name in _OPTION_KEYS.items() if key in config}
-    for key, (least, example) in _NUMBERS.items():
-        _check_number(key, config.get(key, example), least, example)
-    workers = parse_workers(values.pop("workers", 1))
-    default_queue = config.get("CELERY_TASK_DEFAULT_QUEUE", DEFAULTS["task_default_queue"])
-    extra = values.pop("submit_packages", ())
-    if not isinstance(extra, (list, tuple, set, frozenset)):
-        name = extra if isinstance(extra, str) else "package"
-        raise ConfigurationError(
-            f"CELERY_SUBMIT_PACKAGES is {extra!r}: write a list, such as ['{name}']."
-        )
-    return Options(
-        workers=workers,
-        submit_packages=(package, *extra),
-        queues=_queues_served(workers, default_queue),
-        **values,
-    )
-
-
-def _is_number(value: object, least: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
-
-
-def _check_number(key: str, value: object, least: int, example: int) -> None:
-    unlimited = key in _UNLIMITED
-    if _is_number(value, least) or (value is None and unlimited):
-        return
-    none = ", or None for no limit" if unlimited else ""
-    raise ConfigurationError(
-        f"{key} is {value!r}. Give a number of {least} or more, such as {example}{none}."
-    )
-
-
-def _queues_served(workers: Iterable[WorkerSpec], default_queue: str) -> frozenset[str]:
-    """Name every queue that some worker takes tasks from; one without a list takes from all."""
-    named = {queue for worker in workers for queue in worker.queues}
-    if any(not worker.queues for worker in workers):
-        named.add(default_queue)
-    return frozenset(named)
+def take_over_redis() -> None:
+    """Let ``redis://`` and ``rediss://`` mean the engine's transport, in this process."""
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), HOOKS["transport"]))
 
 
 def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, Any]:
@@ -209,7 +124,7 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
     for key, value in config.items():
         if key in _OLD_NAMES:
             settings[_OLD_NAMES[key]] = value
-        elif key.startswith("CELERY_") and key not in _OPTION_KEYS:
+        elif key.startswith("CELERY_") and key not in own.KEYS:
             settings[key.removeprefix("CELERY_").lower()] = value
     if settings.get("task_always_eager"):
         # Tests need no Redis: tasks run where they are sent, and their results are kept here.
@@ -222,12 +137,11 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
         settings[name] = celery_url(tls_url(settings[name], config))
     if str(settings["result_backend"]).startswith("redis+socket:"):
         settings["redis_socket_keepalive"] = False  # is for TCP
-    results = "flask_background.state.results"
     settings["override_backends"] = {
-        **dict.fromkeys(("redis", "rediss", "socket"), f"{results}:ResultBackend"),
-        "cache": f"{results}:EagerBackend",
+        **dict.fromkeys(("redis", "rediss", "socket"), HOOKS["results"]),
+        "cache": HOOKS["eager results"],
     }
-    _set_transport_options(settings)
+    _set_transport_options(settings, options.key_prefix)
     queues = options.queues | {settings["task_default_queue"]}
     settings.setdefault("task_queues", [Queue(name, routing_key=name) for name in sorted(queues)])
     _check(settings)
@@ -241,19 +155,20 @@ def tls_url(url: str, config: Mapping[str, Any]) -> str:
     )
 
 
-def _set_transport_options(settings: dict[str, Any]) -> None:
-    """Put the visibility timeout in the three places where Celery reads it on Redis.
+def _set_transport_options(settings: dict[str, Any], prefix: str) -> None:
+    """Put the keys' prefix and the visibility timeout where Celery reads them on Redis.
 
     https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
     """
     transport = _TRANSPORT_DEFAULTS | dict(settings.get("broker_transport_options") or {})
     visibility = settings.get("visibility_timeout", transport["visibility_timeout"])
-    transport["visibility_timeout"] = visibility
+    transport |= {"visibility_timeout": visibility, "global_keyprefix": prefix}
     settings["visibility_timeout"] = visibility
     settings["broker_transport_options"] = transport
     settings["result_backend_transport_options"] = {
         **(settings["result_backend_transport_options"] or {}),
         "visibility_timeout": visibility,
+        "global_keyprefix": prefix,
     }
 
 
@@ -264,7 +179,7 @@ def _check(settings: Mapping[str, Any]) -> None:
                 f"CELERY_{name.upper()} is {settings[name]!r}: tasks and results are JSON only, "
                 "because pickle lets whoever can write to Redis run code. Remove the setting."
             )
-    if not _is_number(lease := settings["visibility_timeout"], _SHORTEST_LEASE):
+    if not own.is_number(lease := settings["visibility_timeout"], _SHORTEST_LEASE):
         raise ConfigurationError(
             f"The visibility timeout is {lease!r} seconds, but a worker says only "
             f"every {INTERVAL} s that it still holds its tasks: others would get them while they "

@@ -1,26 +1,24 @@
 """``CELERY_WORKERS``: which workers there are, what they serve, and the options of each."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import click
-
 from .errors import ConfigurationError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
-#: Spoken before each worker's own options. Gossip and mingle only matter to Celery's own
-#: monitors and cost connections and commands; heartbeats of ours are in heartbeat.py.
+#: What each worker gets unless its own options say otherwise. Gossip and mingle only matter to
+#: Celery's own monitors, and cost connections and commands; our heartbeat is worker/beat.py.
 _DEFAULT_OPTIONS: dict[str, Any] = {
     "concurrency": 1,
     "without_gossip": True,
     "without_mingle": True,
     "without_heartbeat": True,
 }
+#: Options of ``celery worker`` that are no worker's own.
+_TAKEN = {"hostname", "detach", "beat"}
 #: What Flower needs to know of a worker at all.
 _WATCHED_OPTIONS = {"without_heartbeat": False, "task_events": True}
 
@@ -36,19 +34,12 @@ class WorkerSpec:
     def argv(self, loglevel: str, *, watched: bool = False) -> list[str]:
         """Spell the worker as arguments of ``celery worker``; ``watched`` if Flower is to see it.
 
-        Raises ``ConfigurationError`` for an option that ``celery worker`` does not know.
+        Celery's command line says what is wrong with an option or its value.
         """
-        known = _worker_parameters()
-        argv = ["worker", "--hostname", f"{self.name}@%h"]
         defaults = _DEFAULT_OPTIONS | (_WATCHED_OPTIONS if watched else {})
+        argv = ["worker", "--hostname", f"{self.name}@%h"]
         for key, value in {"loglevel": loglevel, **defaults, **self.options}.items():
-            parameter = known.get(key)
-            if parameter is None:
-                raise ConfigurationError(
-                    f"CELERY_WORKERS[{self.name!r}] has the unknown option {key!r}. "
-                    f"Allowed are queues, {', '.join(sorted(known))}."
-                )
-            argv += _spell(parameter, value)
+            argv += _spell(key, value)
         if self.queues:
             argv += ["--queues", ",".join(self.queues)]
         return argv
@@ -88,6 +79,10 @@ def _worker(name: object, options: object) -> WorkerSpec:
             "{'concurrency': 2, 'queues': ['reports']}."
         )
     rest = {str(key).replace("-", "_"): option for key, option in options.items()}
+    if taken := _TAKEN & rest.keys():
+        raise ConfigurationError(
+            f"CELERY_WORKERS[{name!r}] cannot have the option {min(taken)!r}: the cluster decides it."
+        )
     return WorkerSpec(name, _queues(name, rest.pop("queues", ())), rest)
 
 
@@ -103,27 +98,10 @@ def _queues(worker: str, value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in names))
 
 
-def _worker_parameters() -> dict[str, click.Option]:
-    """Name the options of ``celery worker`` as they may stand in the config."""
-    # Imported here: the web process reads the config too, and needs none of Celery's commands.
-    from celery.bin.worker import worker
-
-    skipped = {"hostname", "queues", "detach", "beat"}
-    known: dict[str, click.Option] = {}
-    for parameter in worker.params:
-        if isinstance(parameter, click.Option):
-            flags = [flag for flag in parameter.opts if flag.startswith("--")]
-            names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
-            known |= {name: parameter for name in names if name not in skipped}
-    return known
-
-
-def _spell(option: click.Option, value: object) -> list[str]:
-    flag = next(flag for flag in option.opts if flag.startswith("--"))
-    if option.is_flag:
+def _spell(key: str, value: object) -> list[str]:
+    flag = f"--{key.replace('_', '-')}"
+    if value is None or isinstance(value, bool):
         return [flag] if value else []
-    if value is None:
-        return []
     if isinstance(value, (list, tuple, set)):
         value = ",".join(str(item) for item in value)
     return [flag, str(value)]

@@ -1,4 +1,4 @@
-"""One program that `flask dev` runs: its output, its end, and how to stop it."""
+"""One program under a guard: its output, its end, and how to stop it. It cannot outlive us."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ class Child:
             stderr=subprocess.STDOUT,
             env=env,
             cwd=cwd,
-            # Out of reach of the terminal's Ctrl-C, which is for `flask dev` alone to act on.
+            # Out of reach of the terminal's Ctrl-C, which is for the owner alone to act on.
             start_new_session=sys.platform != "win32",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )

@@ -1,26 +1,21 @@
 """``flask celery cluster``: every worker of the config under one parent, which also schedules.
 
 The parent sends what is due, starts again what died, and passes a stop on. How it starts processes
-depends on the system: forking_cluster.py, and spawning_cluster.py for Windows.
+depends on the system: forking.py, and spawning.py for Windows.
 """
-
-from __future__ import annotations
 
 import abc
 import gc
 import logging
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.utils.imports import symbol_by_name
 
-from . import liveness
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
+from ..core import Core
+from .liveness import notify_systemd
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +25,6 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
 _HEALTHY_AFTER = 60.0
 #: Seconds that a process has beyond the soft shutdown before it is killed.
 _GRACE = 10.0
-#: Seconds between two looks whether the parent lives, where that is asked for.
-_PARENT_CHECK = 1.0
 
 
 @dataclass
@@ -52,20 +45,12 @@ class Job:
 class Cluster(abc.ABC):
     """Starts jobs, restarts those that die, stops all when it is told to.
 
-    ``schedule``: run the scheduler as well. ``parent``: a process id; stop when that one is gone.
+    ``schedule``: run the scheduler as well.
     """
 
-    def __init__(
-        self,
-        celery: FlaskCelery,
-        jobs: Iterable[Job],
-        *,
-        schedule: bool = True,
-        parent: int | None = None,
-    ) -> None:
+    def __init__(self, celery: Core, jobs: Iterable[Job], *, schedule: bool = True) -> None:
         self._celery = celery
         self._jobs = list(jobs)
-        self._parent = parent
         self._schedule = schedule
         self._scheduler: Any = None
         self._tick_at = 0.0
@@ -102,8 +87,6 @@ class Cluster(abc.ABC):
         moments = [job.start_at for job in self._waiting() if not self._stopping]
         moments += [self._kill_at] if self._kill_at is not None else []
         pauses = [max(0.01, moment - now) for moment in moments if moment is not None]
-        if self._parent is not None:
-            pauses.append(_PARENT_CHECK)
         if self._scheduler is not None and not self._stopping:
             pauses.append(max(0.01, self._tick_at - now))
         return min(pauses, default=None)
@@ -111,9 +94,6 @@ class Cluster(abc.ABC):
     def _handle(self, stop: bool) -> None:
         for job, code in self._ended():
             self._note_end(job, code)
-        if self._parent is not None and os.getppid() != self._parent and not self._stopping:
-            logger.warning("The process that started this cluster is gone.")
-            stop = True
         if stop and not self._stopping:
             self._stop()
         elif self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -138,8 +118,8 @@ class Cluster(abc.ABC):
                 return
 
     def _stop(self) -> None:
-        liveness.notify_systemd("STOPPING=1")
-        grace = self._celery.options.soft_shutdown_timeout + _GRACE
+        notify_systemd("STOPPING=1")
+        grace = self._celery.options.worker_soft_shutdown_timeout + _GRACE
         logger.info("Stopping; running tasks have %d s.", grace - _GRACE)
         self._kill_at = time.monotonic() + grace
         for job in self._alive():
@@ -186,15 +166,15 @@ class Cluster(abc.ABC):
     def _kill(self, job: Job) -> None: ...
 
 
-def run_celery(celery: FlaskCelery, argv: list[str]) -> int:
+def run_celery(celery: Core, argv: list[str]) -> int:
     """Run Celery's command line in this process. Returns its exit code."""
     if argv[0] == "worker":
         return _run_worker(celery, argv[1:])
-    code = celery.start(argv)
+    code: Any = celery.start(argv)
     return code if isinstance(code, int) else 0
 
 
-def _run_worker(celery: FlaskCelery, argv: list[str]) -> int:
+def _run_worker(celery: Core, argv: list[str]) -> int:
     """Run ``celery worker`` without what Celery's other commands import: 4 MiB less."""
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker

@@ -3,12 +3,11 @@
 The application is imported once, and the workers are forked from it, so that they share its memory.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import importlib
 import logging
+import mmap
 import os
 import signal
 import sys
@@ -16,10 +15,10 @@ import time
 
 from redis.exceptions import RedisError
 
-from . import liveness
-from .cluster import Cluster, Job, freeze_memory, run_celery
 from ..base.redis_urls import connect_redis
 from ..base.settings import INTERVAL
+from .cluster import Cluster, Job, freeze_memory, run_celery
+from .liveness import pulse
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,8 @@ class ForkingCluster(Cluster):
 
     def _prepare(self) -> None:
         self._signals = self._STOP | {signal.SIGCHLD, signal.SIGALRM}
-        self._board = liveness.Board(len(self._jobs))
+        #: When each job beat last, in memory that the forked processes share; 0 is not yet.
+        self._beats = memoryview(mmap.mmap(-1, 8 * len(self._jobs))).cast("d")
         self._watch_at = 0.0
         # Blocked, a signal waits until sigwait() takes it: none is missed, and no handler runs in
         # the middle of something.
@@ -58,7 +58,7 @@ class ForkingCluster(Cluster):
 
     def _start(self, job: Job) -> int:
         freeze_memory()
-        self._board.write(self._jobs.index(job), 0)
+        self._beats[self._jobs.index(job)] = 0
         job.suspected_at = None
         sys.stdout.flush()
         sys.stderr.flush()
@@ -72,10 +72,10 @@ class ForkingCluster(Cluster):
         code = 1
         try:
             die_with_parent()
-            liveness.beat_on(self._board, self._jobs.index(job))
+            pulse.write_to(self._beats, self._jobs.index(job))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
             os.environ["PROCESS_NAME"] = job.name
-            self._celery.forget_connections()  # the parent's, which schedules
+            self._celery.after_fork()  # the parent schedules, and has connections
             code = run_celery(self._celery, job.argv)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
@@ -98,21 +98,18 @@ class ForkingCluster(Cluster):
         return stop
 
     def _watch(self, now: float) -> None:
-        """Report that all workers beat; restart one that lives but takes no tasks any more."""
+        """Report that all workers beat; kill one that lives but takes no tasks any more."""
         workers = [job for job in self._jobs if job.is_worker and job.beats]
-        silent = []
+        silent = [job for job in workers if self._is_silent(job, now)]
         for job in workers:
-            beat = self._board.read(self._jobs.index(job))
-            if job.handle is None or now - (beat or job.started) > _SILENT or not beat:
-                silent.append(job)
-            else:
+            if job not in silent:
                 job.suspected_at = None
         if not silent:
-            liveness.report()
+            pulse.report()
             return
         answers = self._redis_answers()
         for job in silent:
-            since = self._board.read(self._jobs.index(job)) or job.started
+            since = self._last_beat(job) or job.started
             if job.handle is None or not answers or now - since <= _SILENT:
                 job.suspected_at = None
             elif job.suspected_at is None:
@@ -120,6 +117,14 @@ class ForkingCluster(Cluster):
             elif now - job.suspected_at > _DEAF:
                 logger.error("%s lives but takes no tasks any more; it is killed.", job.name)
                 self._kill(job)
+
+    def _last_beat(self, job: Job) -> float:
+        return float(self._beats[self._jobs.index(job)])
+
+    def _is_silent(self, job: Job, now: float) -> bool:
+        """Whether a worker is not there, has not beaten yet, or not lately."""
+        beat = self._last_beat(job)
+        return job.handle is None or not beat or now - beat > _SILENT
 
     def _redis_answers(self) -> bool:
         client = connect_redis(self._celery.redis_url)

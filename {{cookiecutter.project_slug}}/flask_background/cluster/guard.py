@@ -2,7 +2,7 @@
 
     python guard.py GRACE COMMAND [ARGUMENT ...]
 
-The owner (`flask dev`, or a test) holds the other end of this program's standard input:
+The owner (see child.py) holds the other end of this program's standard input:
 
 - the letter `s`, or the end of the input, stops the command gracefully: SIGTERM, or Ctrl-Break on
   Windows. What still runs after GRACE seconds is killed. The operating system closes the input

@@ -1,7 +1,5 @@
 """The cluster of systems that cannot fork (Windows): each worker is a ``flask`` command."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """``flask celery …``: Celery's command line with the application loaded, and ``cluster``."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping
@@ -11,13 +9,13 @@ import click
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from ..app import FlaskCelery, find_celery
-from ..cluster.cluster import Cluster, Job, run_celery
-from .dead import dead
 from ..base.errors import ConfigurationError
+from ..base.workers import WorkerSpec
+from ..cluster.cluster import Cluster, Job, run_celery
 from ..cluster.forking import ForkingCluster
 from ..cluster.spawning import SpawningCluster
-from ..base.workers import WorkerSpec
+from ..core import Core, find_core
+from .dead import dead
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []}
 
@@ -65,7 +63,6 @@ celery_group.add_command(dead)
 @click.option("--workers", metavar="NAMES", help="Only these workers of CELERY_WORKERS: a,b.")
 @click.option("--no-scheduler", is_flag=True, help="Do not start the scheduler.")
 @click.option("--flower/--no-flower", default=None, help="Start the Flower monitor as well.")
-@click.option("--exit-with-parent", type=int, hidden=True)
 @click.option("--spawn", is_flag=True, hidden=True)
 @click.pass_context
 def cluster(
@@ -73,7 +70,6 @@ def cluster(
     workers: str | None,
     no_scheduler: bool,
     flower: bool | None,
-    exit_with_parent: int | None,
     spawn: bool,
 ) -> None:
     """Run all workers of the config and the scheduler, in the foreground.
@@ -98,12 +94,12 @@ def cluster(
     schedule = options.scheduler and not no_scheduler
     if watched:
         jobs.append(Job("flower", _flower_argv(celery), is_worker=False))
-    if len(jobs) == 1 and not schedule and exit_with_parent is None:
+    if len(jobs) == 1 and not schedule:
         os.environ["PROCESS_NAME"] = jobs[0].name
         ctx.exit(run_celery(celery, jobs[0].argv))
     os.environ["PROCESS_NAME"] = "cluster"
     kind: type[Cluster] = SpawningCluster if spawn or not hasattr(os, "fork") else ForkingCluster
-    ctx.exit(kind(celery, jobs, schedule=schedule, parent=exit_with_parent).run())
+    ctx.exit(kind(celery, jobs, schedule=schedule).run())
 
 
 @celery_group.command(context_settings={"ignore_unknown_options": True})
@@ -140,17 +136,15 @@ def _choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSp
     return [by_name[name] for name in wanted]
 
 
-def _worker_argv(celery: FlaskCelery, spec: WorkerSpec, *, watched: bool) -> list[str]:
+def _worker_argv(celery: Core, spec: WorkerSpec, *, watched: bool) -> list[str]:
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker
 
+    argv = spec.argv(celery.options.log_level, watched=watched)
     try:
-        argv = spec.argv(celery.options.log_level, watched=watched)
         # Let Celery read them here, or a wrong value would end the worker again and again.
         celery_context = CLIContext(app=celery, no_color=True, workdir=None)
         worker.make_context("worker", argv[1:], obj=celery_context).close()
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from error
     except click.UsageError as error:
         raise click.ClickException(
             f"CELERY_WORKERS[{spec.name!r}] cannot work: {error.format_message()}"
@@ -161,17 +155,17 @@ def _worker_argv(celery: FlaskCelery, spec: WorkerSpec, *, watched: bool) -> lis
     return argv
 
 
-def _flower_argv(celery: FlaskCelery) -> list[str]:
+def _flower_argv(celery: Core) -> list[str]:
     if "flower" not in _celery_commands():
         raise click.ClickException("Flower is not installed. Install it: uv sync --extra flower")
     options = celery.options
     return ["flower", f"--address={options.flower_address}", f"--port={options.flower_port}"]
 
 
-def _celery_of(ctx: click.Context) -> FlaskCelery:
+def _celery_of(ctx: click.Context) -> Core:
     app: Flask = ctx.ensure_object(ScriptInfo).load_app()
     try:
-        return find_celery(app)
+        return find_core(app)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
 

@@ -1,7 +1,5 @@
 """``flask celery dead …``: look at the dead letters, send them again, or drop them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,10 +10,10 @@ from flask import current_app
 from flask.cli import with_appcontext
 from redis.exceptions import RedisError
 
-from ..state import failed as dead_letters
-from ..app import FlaskCelery, find_celery
-from ..state.failed import DeadLetter
 from ..base.errors import BackgroundError
+from ..core import Core, find_core
+from ..state import failed
+from ..state.failed import GIVEN_UP, FailedTask
 
 
 class _Group(click.Group):
@@ -40,7 +38,7 @@ def dead() -> None:
 @with_appcontext
 def list_() -> None:
     """List them, the latest first."""
-    for letter in dead_letters.read(_celery()):
+    for letter in _all():
         call = f"{letter.name or '?'}{letter.args}"
         click.echo(f"{letter.id}  {letter.date:%Y-%m-%d %H:%M:%S}Z  {call[:60]}  {letter.reason}")
 
@@ -50,7 +48,7 @@ def list_() -> None:
 @with_appcontext
 def show(letter_id: str) -> None:
     """Show all of one, as JSON."""
-    click.echo(json.dumps(asdict(dead_letters.find(_celery(), letter_id)), indent=2))
+    click.echo(json.dumps(asdict(_one(letter_id)), indent=2))
 
 
 @dead.command()
@@ -59,7 +57,7 @@ def show(letter_id: str) -> None:
 @with_appcontext
 def requeue(letter_id: str | None, every: bool) -> None:
     """Send one again, as if it were new."""
-    _each(letter_id, every, dead_letters.requeue, "sent again")
+    _each(letter_id, every, failed.send_again, "sent again")
 
 
 @dead.command()
@@ -68,19 +66,18 @@ def requeue(letter_id: str | None, every: bool) -> None:
 @with_appcontext
 def drop(letter_id: str | None, every: bool) -> None:
     """Throw one away."""
-    _each(letter_id, every, dead_letters.drop, "dropped")
+    _each(letter_id, every, failed.drop, "dropped")
 
 
 def _each(
-    letter_id: str | None, every: bool, do: Callable[[FlaskCelery, DeadLetter], bool], done: str
+    letter_id: str | None, every: bool, do: Callable[[Core, FailedTask], object], done: str
 ) -> None:
     if (letter_id is None) != every:
         raise click.UsageError("Give the ID of one, or --all.")
-    celery = _celery()
-    chosen = [dead_letters.find(celery, letter_id)] if letter_id else dead_letters.read(celery)
-    for letter in chosen:
+    core = find_core(current_app)
+    for letter in [_one(letter_id)] if letter_id else _all():
         try:
-            result = done if do(celery, letter) else "gone already"
+            result = done if do(core, letter) else "gone already"
         except BackgroundError as error:
             if not every:
                 raise
@@ -88,5 +85,14 @@ def _each(
         click.echo(f"{letter.id}  {result}")
 
 
-def _celery() -> FlaskCelery:
-    return find_celery(current_app)
+def _all() -> list[FailedTask]:
+    return failed.latest(find_core(current_app), GIVEN_UP)
+
+
+def _one(letter_id: str) -> FailedTask:
+    letter = failed.find(find_core(current_app), letter_id)
+    if letter is None or letter.kind != GIVEN_UP:
+        raise BackgroundError(
+            f"No dead letter has the id {letter_id!r}. See: flask celery dead list"
+        )
+    return letter

@@ -1,7 +1,5 @@
 """What may travel as an argument: JSON, proxies by their value, model instances by reference."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -6,8 +6,6 @@ nothing but public functions of the application's own package (and of the packag
 the function that is named, so no message makes a worker import what has nothing for it to run.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

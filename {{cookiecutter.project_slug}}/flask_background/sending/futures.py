@@ -1,22 +1,21 @@
 """Futures: a task that was sent, with the interface of :class:`concurrent.futures.Future`."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import current_task, states
 
 from ..base.errors import UnknownTask
-from ..state.results import TaskInfo, exception_from_meta
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
+from ..base.records import TaskInfo, exception_from_meta, info_from_meta
+from ..core import Core
+from ..state import lookup
+from .listener import ResultListener
 
 #: The state of an id that was never issued, or whose result has expired.
 UNKNOWN = "UNKNOWN"
@@ -34,18 +33,19 @@ class Future(concurrent.futures.Future[Any]):
     """
 
     def __init__(
-        self, celery: FlaskCelery, task_id: str, name: str | None = None, *, kept: bool = True
+        self, core: Core, task_id: str, name: str | None = None, *, kept: bool = True
     ) -> None:
         """Make it for an issued id. ``kept``: whether the task's result is stored at all."""
         super().__init__()
         self.id = task_id
-        self._celery = celery
+        self._core = core
         self._name = name
         self._kept = kept
         self._watched = False
         self._cancelling = threading.Lock()
-        # concurrent.futures.wait() and as_completed() put their waiter into this list and nothing
-        # else tells that somebody waits.
+        # concurrent.futures.wait() and as_completed() put their waiter into this list, and nothing
+        # else tells that somebody waits. A private name of the standard library:
+        # https://github.com/python/cpython/blob/3.13/Lib/concurrent/futures/_base.py
         self._waiters: list[Any] = _WatchingList(self._watch)
 
     def result(self, timeout: float | None = None) -> Any:
@@ -73,7 +73,7 @@ class Future(concurrent.futures.Future[Any]):
         """
         if self.cancelled():
             return True
-        if not self._celery.cancel(self.id):
+        if not lookup.cancel(self._core, self.id):
             return False
         self._settle_cancelled()
         return True
@@ -101,7 +101,7 @@ class Future(concurrent.futures.Future[Any]):
     @property
     def info(self) -> TaskInfo | None:
         """What the result backend knows now; None for an id that was never issued."""
-        return self._celery.task_info(self.id)
+        return lookup.task_info(self._core, self.id)
 
     @property
     def known(self) -> bool:
@@ -170,8 +170,8 @@ class Future(concurrent.futures.Future[Any]):
         )
 
     def _settle_cancelled(self) -> None:
-        # The first one does both steps: a future must not be told twice that it is cancelled. The
-        # lock is never released, and nobody waits for it.
+        # A future must not be told twice that it is cancelled: set_running_or_notify_cancel() would
+        # fail. So the first caller keeps the lock for good, and nobody waits for it.
         if self._cancelling.acquire(blocking=False) and super().cancel():
             self.set_running_or_notify_cancel()
 
@@ -179,11 +179,11 @@ class Future(concurrent.futures.Future[Any]):
         """Look the task up once, unless its end is known already."""
         if super().done():
             return None
-        meta = self._celery.task_meta(self.id)
+        meta = lookup.task_meta(self._core, self.id)
         if meta is not None and meta["status"] in states.READY_STATES:
             self.settle(meta)
             return None
-        return self._celery.task_info(self.id, meta)
+        return None if meta is None else info_from_meta(self.id, meta)
 
     def _before_waiting(self) -> None:
         if super().done():
@@ -199,7 +199,8 @@ class Future(concurrent.futures.Future[Any]):
         """Ask the listener to settle this future when the task ends."""
         if not self._watched and not super().done():
             self._watched = True
-            self._celery.listener.watch(self)
+            make = functools.partial(ResultListener, self._core)
+            self._core.once_per_process("listener", make).watch(self)
 
 
 class _WatchingList(list[Any]):

@@ -1,14 +1,12 @@
 """Wakes whoever waits for a task: one thread and one connection for any number of futures."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from celery import states
 from redis.backoff import NoBackoff
@@ -16,10 +14,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from ..base.redis_urls import connect_redis
-from .futures import Future
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
+from ..core import Core
+from ..state.lookup import task_meta
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +23,15 @@ logger = logging.getLogger(__name__)
 _QUIET = 15.0
 #: Seconds before the next try to reach a Redis that is away.
 _RECONNECT = 1.0
-#: Nobody publishes there; it keeps the connection subscribed while nothing is waited for.
-_OWN_CHANNEL = "background:listener"
+
+
+class Waiter(Protocol):
+    """Something that waits for the end of a task, such as a future."""
+
+    id: str
+
+    def settle(self, meta: Mapping[str, Any] | None) -> object:
+        """Take the record of the task that ended; None for an id that was never issued."""
 
 
 class ResultListener:
@@ -39,19 +42,21 @@ class ResultListener:
     between is not missed.
     """
 
-    def __init__(self, celery: FlaskCelery) -> None:
-        self._celery = celery
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        # Nobody publishes there; it keeps the connection while nothing is waited for.
+        self._own_channel = core.keys.listener
         self._lock = threading.Lock()
-        self._futures: dict[str, list[Future]] = defaultdict(list)
+        self._futures: dict[str, list[Waiter]] = defaultdict(list)
         self._pubsub: Any = None
         self._thread: threading.Thread | None = None
         self._closed = False
         self._complained = False
 
-    def watch(self, future: Future) -> None:
+    def watch(self, future: Waiter) -> None:
         """Settle ``future`` when its task ends; now, if it has ended."""
-        if self._celery.conf.task_always_eager:
-            future.settle(self._celery.task_meta(future.id))
+        if self._core.conf.task_always_eager:
+            future.settle(task_meta(self._core, future.id))
             return
         channel = self._channel(future.id)
         with self._lock:
@@ -75,7 +80,7 @@ class ResultListener:
         if self._thread is not None and self._thread.is_alive():
             with self._lock:
                 if self._pubsub is not None:
-                    self._change(self._pubsub.unsubscribe, _OWN_CHANNEL)
+                    self._change(self._pubsub.unsubscribe, self._own_channel)
 
     def _run(self) -> None:
         while not self._closed:
@@ -97,11 +102,11 @@ class ResultListener:
 
     def _listen(self) -> None:
         client: Any = connect_redis(
-            self._celery.conf.result_backend, timeout=5, retry=Retry(NoBackoff(), 0)
+            self._core.conf.result_backend, timeout=5, retry=Retry(NoBackoff(), 0)
         )
         with contextlib.closing(client), contextlib.closing(client.pubsub()) as pubsub:
             with self._lock:
-                pubsub.subscribe(_OWN_CHANNEL, *self._futures)
+                pubsub.subscribe(self._own_channel, *self._futures)
                 self._pubsub = pubsub
             self._hear(pubsub)
 
@@ -132,7 +137,7 @@ class ResultListener:
         """Read a task's record, in case that it ended before we listened."""
         futures = self._futures.get(channel)
         if futures:
-            self._settle(channel, self._celery.task_meta(futures[0].id))
+            self._settle(channel, task_meta(self._core, futures[0].id))
 
     def _settle(self, channel: str, meta: dict[str, Any] | None) -> None:
         if meta is not None and meta["status"] not in states.READY_STATES:
@@ -145,5 +150,5 @@ class ResultListener:
             future.settle(meta)
 
     def _channel(self, task_id: str) -> str:
-        key = self._celery.backend.get_key_for_task(task_id)
+        key = self._core.backend.get_key_for_task(task_id)
         return key.decode() if isinstance(key, bytes) else str(key)

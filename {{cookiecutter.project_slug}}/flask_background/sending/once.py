@@ -5,8 +5,6 @@ frees itself half a minute after its holder died. They work for functions given 
 ``celery.submit`` as well; in eager mode, which has no Redis, they do nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect
@@ -14,17 +12,14 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import current_task
 from flask import current_app
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
-from ..base import keys
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
+from ..core import Core
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +41,7 @@ def no_overlap[**P, R](function: Callable[P, R]) -> Callable[P, R | None]:
         celery = _celery()
         if celery is None:
             return function(*args, **kwargs)
-        with _lock(celery, keys.lock(_name(function))) as free:
+        with _lock(celery, celery.keys.lock(_name(function))) as free:
             if free:
                 return function(*args, **kwargs)
         logger.info("%s is still at work and was not begun again.", _name(function))
@@ -80,7 +75,7 @@ def unique_by[**P, R](
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             values = json.dumps([bound.arguments[name] for name in parameters], default=str)
-            key = keys.done(_name(function), values)
+            key = celery.keys.done(_name(function), values)
             with _lock(celery, key + ":lock") as free:
                 if not free:
                     _try_again(_name(function), values)
@@ -100,8 +95,8 @@ def _name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def _celery() -> FlaskCelery | None:
-    celery: FlaskCelery = current_app.extensions["celery"]
+def _celery() -> Core | None:
+    celery: Core = current_app.extensions["celery"]
     return None if celery.conf.task_always_eager else celery
 
 
@@ -114,7 +109,7 @@ def _try_again(name: str, values: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock(celery: FlaskCelery, name: str) -> Iterator[bool]:
+def _lock(celery: Core, name: str) -> Iterator[bool]:
     """Hold a lock, and renew it as long as this process lives; False if another one has it."""
     lock = Lock(celery.redis, name, timeout=_LOCK_TIMEOUT, thread_local=False)
     if not lock.acquire(blocking=False):

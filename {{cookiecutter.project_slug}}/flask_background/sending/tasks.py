@@ -1,22 +1,19 @@
 """The task class: every task runs inside the application context and knows its request."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, overload
 
-from celery import Task, current_task, states
+from celery import Celery, Task, current_task, states
 from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
 from flask import Flask, current_app, g, has_app_context
 from redis.exceptions import RedisError
 
-from ..base import keys
+from ..base.records import CANCELLED
+from ..base.settings import HOOKS
+from ..core import Core
 from .arguments import load_references
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
 
 logger = get_task_logger(__name__)
 
@@ -25,8 +22,8 @@ class FlaskTask(Task):  # type: ignore[type-arg]
     """Celery's task, run in the context of the Flask application that its Celery belongs to."""
 
     abstract = True
-    app: FlaskCelery
-    Request = "flask_background.worker.request:BackgroundRequest"
+    app: Core
+    Request = HOOKS["request"]
     _from_settings: Sequence[str] = ()
 
     @classmethod
@@ -68,12 +65,12 @@ class FlaskTask(Task):  # type: ignore[type-arg]
         if self.request.is_eager or self.request.ignore_result:
             return
         try:
-            cancelled = self.app.redis.exists(keys.cancelled(task_id))
+            cancelled = self.app.redis.exists(self.app.keys.cancelled(task_id))
         except RedisError as error:
             logger.warning("Could not look up whether the task was cancelled: %s", error)
             return
         if cancelled:
-            self.update_state(state=states.REVOKED, meta=keys.CANCELLED_META)
+            self.update_state(state=states.REVOKED, meta=CANCELLED)
             raise Ignore()
 
     def progress(self, current: float, total: float, message: str = "") -> None:
@@ -105,3 +102,43 @@ def application_context(app: Flask, *, reuse: bool) -> Iterator[None]:
     else:
         with app.app_context():
             yield
+
+
+class TaskNamespace:
+    """``@celery.task``, and the registered tasks by name.
+
+    ``celery.task.add`` finds a task by the name of its function, ``celery.task["pkg.mod.add"]``
+    by its whole name.
+    """
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+
+    @overload
+    def __call__[**P, R](self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, **options: Any) -> Callable[[Callable[..., Any]], Task[..., Any]]: ...
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Make a task, as ``Celery.task`` does. It belongs to this Celery and to no other."""
+        options.setdefault("shared", False)
+        return Celery.task(self._celery, *args, **options)
+
+    def __getitem__(self, name: str) -> Task[Any, Any]:
+        """Return the task of that whole name. Raises ``KeyError``."""
+        return self._celery.tasks[name]
+
+    def __getattr__(self, name: str) -> Task[Any, Any]:
+        """Return the task whose function has that name. Raises ``AttributeError``."""
+        found = [
+            task
+            for full_name, task in self._celery.tasks.items()
+            if full_name.rpartition(".")[2] == name and not full_name.startswith("celery.")
+        ]
+        if len(found) != 1:
+            what = "No task has" if not found else "More than one task has"
+            raise AttributeError(
+                f"{what} the name {name!r}. Use celery.task['package.module.name']."
+            )
+        return found[0]

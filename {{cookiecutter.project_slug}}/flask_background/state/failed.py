@@ -1,133 +1,170 @@
-"""Dead letters: messages that can never be done, kept for a person instead of going in circles.
+"""What did not work out: tasks that failed, and messages that were given up.
 
-A task that ends its worker each time comes back each time. After ``CELERY_MAX_DELIVERIES`` it is
-put here, and so is whatever no worker can read. ``flask celery dead`` lists them, sends them again
-or drops them. Only the latest ``KEPT`` are kept.
+Both are kept for a person, with what it takes to run them again. A task that *failed* raised an
+error; Celery forgets its message then, so it is kept here. One that was *given up* is a dead
+letter: it ended its worker each time, or no worker could read it.
 """
 
-from __future__ import annotations
-
 import contextlib
-import functools
-import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self
 
-from celery import states
-from kombu.exceptions import OperationalError
+from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.json import dumps, loads
 from redis.exceptions import RedisError
 
-from ..base import keys
-from ..base.errors import BackgroundError
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
-    from ..worker.transport import Channel
+from .. import celery_internals
+from ..base import scripts
+from ..base.errors import BackgroundError, GivenUp, UnknownTask
+from ..base.keys import ISSUED_TTL, Keys
+from ..base.records import pending
+from ..core import Core
 
 logger = logging.getLogger(__name__)
 
-#: How many dead letters are kept; beyond that the oldest is dropped.
-KEPT = 1000
-
-# KEYS: unacked, index, letters, order. ARGV: tag, id, letter, time, how many are kept.
-_BURY = """
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
-redis.call('ZADD', KEYS[4], ARGV[4], ARGV[2])
-for _, oldest in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1 - ARGV[5])) do
-  redis.call('HDEL', KEYS[3], oldest)
-  redis.call('ZREM', KEYS[4], oldest)
-end
-"""
-
-# KEYS: letters, order, then for sending again: list, deliveries. ARGV: id, message.
-_TAKE_OUT = """
-redis.call('ZREM', KEYS[2], ARGV[1])
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-if ARGV[2] ~= '' then
-  redis.call('DEL', KEYS[4])
-  redis.call('LPUSH', KEYS[3], ARGV[2])
-end
-return 1
-"""
-
-
-class GivenUp(BackgroundError):
-    """What a task failed with that no worker survived, or none could read."""
+FAILED, GIVEN_UP = "failed", "given up"
+#: How many of each kind are kept, and for how many seconds.
+KEPT = {FAILED: (50, 24 * 3600), GIVEN_UP: (1000, None)}
+#: Larger messages (bytes) of failed tasks are not kept, so their list takes less than a megabyte.
+_LARGEST = 16 * 1024
 
 
 @dataclass(frozen=True)
-class DeadLetter:
-    """A message that was given up: ``list`` is the Redis list from which it came.
+class FailedTask:
+    """A task that failed or was given up.
 
-    ``id`` and ``name`` are the task's as far as they could be read; ``args`` and ``kwargs`` are
-    Celery's short form for people; ``at`` is in seconds since 1970; ``message`` is all of it.
+    ``id`` and ``name`` are the task's as far as they could be read. ``reason`` reads
+    ``"ValueError: the message"`` for a task that failed, and is a sentence for one that was given
+    up. ``at`` is in seconds since 1970. ``args`` and ``kwargs`` are Celery's short form for people.
+    ``message`` is the whole message of one that was given up, ``list`` the list in Redis that it
+    came from; ``again`` is what to send for one that failed.
     """
 
     id: str
     name: str
-    list: str
     reason: str
     at: float
-    args: str
-    kwargs: str
-    message: str
+    kind: str = GIVEN_UP
+    args: str = ""
+    kwargs: str = ""
+    list: str = ""
+    message: str = ""
+    again: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what :meth:`to_json` wrote, of this version or another."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in loads(text).items() if name in known})
+
+    def to_json(self) -> str:
+        """Write it for Redis. Raises ``EncodeError``."""
+        return str(dumps(asdict(self)))
 
     @property
     def date(self) -> datetime:
-        """When it was given up."""
+        """When it failed or was given up."""
         return datetime.fromtimestamp(self.at, UTC)
+
+    @property
+    def can_run_again(self) -> bool:
+        """Whether its message was kept: not too large, and not a part of a chain or a group."""
+        return self.kind == GIVEN_UP or self.again is not None
+
+
+def order_of(keys: Keys, kind: str) -> str:
+    """Name the sorted set that has the ids of a kind."""
+    return keys.failures if kind == FAILED else keys.dead
+
+
+# Keeping
+
+
+def note_failure(core: Core, request: Any, error: BaseException) -> None:
+    """Keep a task that failed. It never raises: the result is what counts."""
+    task_id, task = getattr(request, "id", None), getattr(request, "task", None)
+    task = getattr(task, "name", task)  # a worker's request has the task itself
+    if not task_id or not task or getattr(request, "is_eager", False):
+        return
+    if isinstance(error, GivenUp):
+        return  # it is kept already
+    failed = FailedTask(
+        id=task_id,
+        name=getattr(request, "shadow", None) or task,
+        reason=f"{type(error).__name__}: {error}".rstrip(": ")[:500],
+        at=time.time(),
+        kind=FAILED,
+    )
+    try:
+        _keep(core, failed, _with_message(failed, task, request))
+    except RedisError as problem:
+        logger.warning("The failure of %s was not noted: %s", task_id, problem)
+
+
+def _with_message(failed: FailedTask, task: str, request: Any) -> str:
+    """Write it down with the task's message, if that can be sent again as it is."""
+    bare = failed.to_json()
+    parts = ("group", "chord", "chain", "callbacks")
+    args, kwargs = getattr(request, "args", None), getattr(request, "kwargs", None)
+    if args is None or kwargs is None or any(getattr(request, part, None) for part in parts):
+        return bare
+    again = {
+        "name": task,
+        "args": args,
+        "kwargs": kwargs,
+        "shadow": getattr(request, "shadow", None),
+        "queue": (getattr(request, "delivery_info", None) or {}).get("routing_key"),
+    }
+    try:
+        whole = replace(failed, again=again).to_json()
+    except (EncodeError, TypeError, ValueError):
+        return bare
+    return whole if len(whole) <= _LARGEST else bare
 
 
 def bury(
-    channel: Channel, tag: str, key: str, item: bytes | str | Mapping[str, Any], reason: str
-) -> str:
-    """Move a message that a worker holds as ``tag`` to the dead letters. Returns its id there.
+    core: Core, tag: str, key: str, item: bytes | str | Mapping[str, Any], reason: str
+) -> FailedTask:
+    """Give up a message that a worker holds as ``tag``; ``key`` is the list it came from.
 
-    ``key`` is the list it came from. Raises ``RedisError``.
+    Raises ``RedisError``.
     """
     if isinstance(item, Mapping):
-        item = dumps(item)
+        item = str(dumps(item))
     text = item if isinstance(item, str) else item.decode("utf-8", "backslashreplace")
     headers = _headers(text)
-    letter = DeadLetter(
+    letter = FailedTask(
         id=_short(headers.get("id")) or tag,
         name=_short(headers.get("shadow") or headers.get("task")),
-        list=key,
         reason=reason[:1000],
         at=time.time(),
         args=_short(headers.get("argsrepr")),
         kwargs=_short(headers.get("kwargsrepr")),
+        list=key,
         message=text,
     )
-    names = [channel.unacked_key, channel.unacked_index_key, keys.DEAD, keys.DEAD_ORDER]
-    channel.script(
-        _BURY, names, [tag, letter.id, json.dumps(asdict(letter)), f"{letter.at:.6f}", KEPT]
-    )
+    _keep(core, letter, letter.to_json(), tag)
     logger.error("%s %s is a dead letter now. %s", letter.name or "A message", letter.id, reason)
-    return letter.id
+    return letter
 
 
-def give_up(app: Any, message: Any, reason: str, request: Any = None) -> None:
-    """Move a message to the dead letters, and say so where its task's result is looked up.
+def give_up(core: Core, message: Any, reason: str, request: Any = None) -> None:
+    """Give up a message, and say so where its task's result is looked up.
 
     ``request`` is the task's, if it could be read. Raises ``RedisError``.
     """
-    channel = message.channel
-    queue = str(message.delivery_info.get("routing_key") or "")
-    key = channel._q_for_pri(queue, channel._get_message_priority(message._raw, reverse=False))
-    letter_id = bury(channel, message.delivery_tag, key, message._raw, reason)
-    message.channel.qos.forget(message.delivery_tag)
-    error = GivenUp(f"{reason} See: flask celery dead show {letter_id}")
-    if message.headers.get("id") == letter_id and not message.headers.get("ignore_result"):
+    channel, content = message.channel, celery_internals.raw(message)
+    key = channel.list_for(str(message.delivery_info.get("routing_key") or ""), content)
+    letter = bury(core, message.delivery_tag, core.keys.prefix + key, content, reason)
+    channel.qos.forget(message.delivery_tag)
+    error = GivenUp(f"{reason} See: flask celery dead show {letter.id}")
+    if message.headers.get("id") == letter.id and not message.headers.get("ignore_result"):
         with contextlib.suppress(OperationalError, RedisError):
-            app.backend.mark_as_failure(letter_id, error, request=request)
+            core.backend.mark_as_failure(letter.id, error, request=request)
 
 
 def _headers(text: str) -> Mapping[str, Any]:
@@ -142,89 +179,97 @@ def _short(value: object) -> str:
     return "" if value is None else str(value)[:300]
 
 
-def count_delivery(app: FlaskCelery, task_id: str) -> int:
+def _keep(core: Core, failed: FailedTask, record: str, tag: str = "") -> None:
+    keys = core.keys
+    most, seconds = KEPT[failed.kind]
+    since = failed.at - seconds if seconds else 0
+    names = [keys.failed, order_of(keys, failed.kind), keys.unacked, keys.unacked_index]
+    scripts.call(core.redis, "keep", names, failed.id, record, f"{failed.at:.6f}", most, since, tag)
+
+
+def count_delivery(core: Core, task_id: str) -> int:
     """Count a delivery after the first one. Returns how many there were with it."""
-    key = keys.deliveries(task_id)
+    key = core.keys.deliveries(task_id)
     try:
-        with app.redis.pipeline() as pipe:
+        with core.redis.pipeline() as pipe:
             pipe.incr(key)
-            pipe.expire(key, keys.ISSUED_TTL)
+            pipe.expire(key, ISSUED_TTL)
             return int(pipe.execute()[0]) + 1
     except RedisError as error:
         logger.warning("Could not count the deliveries of %s: %s", task_id, error)
         return 1
 
 
-def read(app: FlaskCelery) -> list[DeadLetter]:
-    """Return all dead letters, the latest first. Raises ``RedisError``."""
-    letters = [_parse(text) for text in app.redis.hvals(keys.DEAD)]
-    return sorted(letters, key=lambda letter: letter.at, reverse=True)
+# Looking
 
 
-def latest(app: FlaskCelery, most: int) -> list[DeadLetter]:
-    """Return the latest ones, but not their messages. Raises ``RedisError``.
+def latest(core: Core, kind: str, most: int | None = None) -> list[FailedTask]:
+    """Return those of a kind, the latest first, ``most`` of them or all. Raises ``RedisError``."""
+    seconds = KEPT[kind][1]
+    oldest = time.time() - seconds if seconds else 0
+    order = order_of(core.keys, kind)
+    ids: Any = core.redis.zrevrangebyscore(order, "+inf", oldest, start=0, num=most or -1)
+    texts: Any = core.redis.hmget(core.keys.failed, ids) if ids else []
+    return [FailedTask.from_json(text) for text in texts if text]
 
-    Each is read from Redis once, so this can be asked every second.
+
+def find(core: Core, task_id: str) -> FailedTask | None:
+    """Return all of one, or None. Raises ``RedisError``."""
+    text = core.redis.hget(core.keys.failed, task_id)
+    return FailedTask.from_json(str(text)) if text else None
+
+
+def count(core: Core, kind: str) -> int:
+    """Return how many of a kind there are. Raises ``RedisError``."""
+    return int(core.redis.zcard(order_of(core.keys, kind)))
+
+
+# Running again
+
+
+def send_again(core: Core, failed: FailedTask) -> tuple[str, str] | None:
+    """Send its task once more. Returns id and name of what was sent, None if it was gone already.
+
+    One that failed gets a new id; one that was given up keeps its own. Raises ``RedisError``,
+    ``UnknownTask``, and ``BackgroundError`` for a message that no worker could read.
     """
-    ids = cast(
-        "list[tuple[str, float]]",
-        app.redis.zrange(keys.DEAD_ORDER, 0, most - 1, desc=True, withscores=True),
-    )
-    found = (_read_one(app, letter_id, at) for letter_id, at in ids)
-    return [letter for letter in found if letter]
-
-
-@functools.lru_cache(maxsize=64)
-def _read_one(app: FlaskCelery, letter_id: str, at: float) -> DeadLetter | None:
-    # What was given up again, later, is read anew, because `at` differs.
-    text = app.redis.hget(keys.DEAD, letter_id)
-    return replace(_parse(text), message="") if text else None
-
-
-def find(app: FlaskCelery, letter_id: str) -> DeadLetter:
-    """Return one. Raises ``BackgroundError`` when there is none of that id, or ``RedisError``."""
-    for letter in read(app):
-        if letter.id == letter_id:
-            return letter
-    raise BackgroundError(f"No dead letter has the id {letter_id!r}. See: flask celery dead list")
-
-
-def _parse(text: str | bytes) -> DeadLetter:
-    known = {field.name for field in fields(DeadLetter)}
-    return DeadLetter(**{name: value for name, value in json.loads(text).items() if name in known})
-
-
-def count(app: FlaskCelery) -> int:
-    """Return how many there are. Raises ``RedisError``."""
-    return int(app.redis.hlen(keys.DEAD))
-
-
-def requeue(app: FlaskCelery, letter: DeadLetter) -> bool:
-    """Send a letter's message again, as if it were new. Returns False when it was gone already.
-
-    Raises ``BackgroundError`` for one that no worker could read, or ``RedisError``.
-    """
+    if failed.kind == GIVEN_UP:
+        return (failed.id, failed.name) if _requeue(core, failed) else None
+    if failed.again is None or not drop(core, failed):
+        return None
+    message = dict(failed.again)
     try:
-        payload = json.loads(letter.message)
+        task = core.tasks.get(message.pop("name"))
+        if task is None:
+            raise UnknownTask(f"There is no task {failed.name!r} in this version.")
+        return str(task.apply_async(**message).id), failed.name
+    except Exception:
+        with contextlib.suppress(RedisError):
+            _keep(core, failed, failed.to_json())
+        raise
+
+
+def _requeue(core: Core, failed: FailedTask) -> bool:
+    """Put the message back into its list, as if it were new."""
+    try:
+        payload = loads(failed.message)
         for part in (payload["headers"], payload["properties"]["delivery_info"]):
             part.pop("redelivered", None)
         task_id = payload["headers"]["id"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BackgroundError(
-            f"The dead letter {letter.id} is no task that could be sent: {letter.reason}"
+            f"The dead letter {failed.id} is no task that could be sent: {failed.reason}"
         ) from error
-    record = {"status": states.PENDING, "result": None, "task_id": task_id, "name": letter.name}
-    key = app.backend.get_key_for_task(task_id)
-    app.redis.set(key, json.dumps(record), ex=keys.ISSUED_TTL)
-    return _take_out(app, letter, json.dumps(payload), letter.list, keys.deliveries(task_id))
+    key = core.backend.get_key_for_task(task_id)
+    core.redis.set(key, pending(task_id, failed.name), ex=ISSUED_TTL)
+    return drop(core, failed, str(dumps(payload)))
 
 
-def drop(app: FlaskCelery, letter: DeadLetter) -> bool:
-    """Throw a letter away. Returns False when it was gone already. Raises ``RedisError``."""
-    return _take_out(app, letter, "")
+def drop(core: Core, failed: FailedTask, message: str = "") -> bool:
+    """Take one out of the store, and send ``message``, if there is one, in the same step.
 
-
-def _take_out(app: FlaskCelery, letter: DeadLetter, message: str, *names: str) -> bool:
-    all_names = [keys.DEAD, keys.DEAD_ORDER, *names]
-    done: Any = app.redis.eval(_TAKE_OUT, len(all_names), *all_names, letter.id, message)
-    return bool(done)
+    Returns False when it was gone already. Raises ``RedisError``.
+    """
+    keys = core.keys
+    names = [keys.failed, keys.failures, keys.dead, keys.deliveries(failed.id), failed.list]
+    return bool(scripts.call(core.redis, "release", names, failed.id, message))

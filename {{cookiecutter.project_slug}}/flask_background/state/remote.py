@@ -1,18 +1,14 @@
 """Asking the workers and telling them what to do, from the application's code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from celery import Celery
 from celery.app.control import Control
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from ..base.errors import BrokerUnavailable
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
 
 
 class Inspector:
@@ -22,7 +18,7 @@ class Inspector:
     command's own arguments. The answer is a dict by worker, or None when no worker answered.
     """
 
-    def __init__(self, celery: FlaskCelery) -> None:
+    def __init__(self, celery: Celery) -> None:
         self._celery = celery
 
     def __getattr__(self, command: str) -> Callable[..., Any]:

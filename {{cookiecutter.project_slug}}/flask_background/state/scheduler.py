@@ -6,26 +6,23 @@ checks the lease: a scheduler that slept through the end of its lease cannot sen
 the holder dies, the lease runs out and another one goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import beat
 from celery.schedules import BaseSchedule, schedule
 from celery.utils.log import get_logger
-from redis.exceptions import RedisError
+from redis.exceptions import LockError, RedisError
+from redis.lock import Lock
 
-from ..base import keys
+from ..base import scripts
 from ..base.redis_urls import connect_redis
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
+from ..core import Core
 
 logger = get_logger(__name__)
 
@@ -35,32 +32,6 @@ LEASE = 20
 
 #: How far a clock may be set back and nobody minds.
 _CLOCK_STEP = timedelta(seconds=1)
-
-# KEYS: lease. ARGV: token, milliseconds.
-_RENEW = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-    return 1
-end
-return 0
-"""
-
-# KEYS: lease, runs. ARGV: token, name of the entry, its record.
-_CLAIM = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-    redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-    return 1
-end
-return 0
-"""
-
-# KEYS: lease. ARGV: token.
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-    return redis.call('DEL', KEYS[1])
-end
-return 0
-"""
 
 
 class _LeaseLost(Exception):
@@ -78,9 +49,11 @@ class _NotSent(Exception):
 class RedisScheduler(beat.Scheduler):
     """Celery's scheduler with its state in Redis and a lease. It outlives a Redis that is away."""
 
-    def __init__(self, app: FlaskCelery, **kwargs: Any) -> None:
-        self._token: str = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
+    def __init__(self, app: Core, **kwargs: Any) -> None:
+        self._keys = app.keys
         self._redis = connect_redis(app.redis_url, timeout=1)
+        self._token = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
+        self._lease = Lock(self._redis, app.keys.scheduler_lease, LEASE, thread_local=False)
         self._leading = False
         self._complained = False
         super().__init__(app, **kwargs)
@@ -97,7 +70,7 @@ class RedisScheduler(beat.Scheduler):
             self._leading = False
             logger.warning("Another scheduler has taken over; this one stands by.")
         except _NotSent as failure:
-            self._put_back(failure.entry)
+            self._unclaim(failure.entry)
             pause = 1.0
         except RedisError as error:
             self._leading = False
@@ -125,7 +98,9 @@ class RedisScheduler(beat.Scheduler):
     def close(self) -> None:
         """Stop, and free the lease so that another scheduler goes on at once."""
         try:
-            self._redis.eval(_RELEASE, 1, keys.SCHEDULER_LEASE, self._token)
+            self._lease.release()
+        except LockError:
+            pass  # it is not ours
         except RedisError as error:
             logger.warning("Could not free the scheduler's lease: %s", error)
         super().close()
@@ -133,28 +108,26 @@ class RedisScheduler(beat.Scheduler):
     @property
     def info(self) -> str:
         """Say in Celery's start banner where the schedule is kept."""
-        return f"    . lease -> {keys.SCHEDULER_LEASE} ({LEASE} s)"
+        return f"    . lease -> {self._keys.scheduler_lease} ({LEASE} s)"
 
     def _lead(self) -> bool:
         """Hold the lease, or try to get it. Whoever gets it reads the last runs from Redis."""
-        milliseconds = LEASE * 1000
         if self._leading:
-            self._leading = bool(
-                self._redis.eval(_RENEW, 1, keys.SCHEDULER_LEASE, self._token, milliseconds)
-            )
-            if not self._leading:
-                raise _LeaseLost
-        elif self._redis.set(keys.SCHEDULER_LEASE, self._token, nx=True, px=milliseconds):
+            try:
+                self._lease.reacquire()
+            except LockError:
+                raise _LeaseLost from None
+        elif self._lease.acquire(blocking=False, token=self._token):
             self._load_runs()
             self._leading = True
             logger.info("This scheduler leads; %d entries.", len(self.schedule))
         return self._leading
 
     def _load_runs(self) -> None:
-        runs = self._redis.hgetall(keys.SCHEDULER_RUNS)
+        runs = self._redis.hgetall(self._keys.scheduler_runs)
         gone = set(runs) - set(self.schedule)
         if gone:
-            self._redis.hdel(keys.SCHEDULER_RUNS, *gone)
+            self._redis.hdel(self._keys.scheduler_runs, *gone)
         entries: list[Any] = list(self.schedule.values())
         for entry in entries:
             if entry.name in runs:
@@ -177,7 +150,7 @@ class RedisScheduler(beat.Scheduler):
                 entry.last_run_at = now
                 self._heap = None
 
-    def _put_back(self, entry: Any) -> None:
+    def _unclaim(self, entry: Any) -> None:
         """Undo the claim of a tick that could not be sent, so that it is due still."""
         self.schedule[entry.name] = entry
         self._heap = None
@@ -189,10 +162,8 @@ class RedisScheduler(beat.Scheduler):
 
     def _claim(self, entry: Any) -> None:
         record = json.dumps([entry.last_run_at.isoformat(), entry.total_run_count])
-        claimed = self._redis.eval(
-            _CLAIM, 2, keys.SCHEDULER_LEASE, keys.SCHEDULER_RUNS, self._token, entry.name, record
-        )
-        if not claimed:
+        names = [self._keys.scheduler_lease, self._keys.scheduler_runs]
+        if not scripts.call(self._redis, "claim", names, self._token, entry.name, record):
             raise _LeaseLost
 
 
@@ -208,12 +179,12 @@ class ScheduleStatus:
     total_run_count: int
 
 
-def schedule_status(app: FlaskCelery) -> list[ScheduleStatus]:
+def schedule_status(core: Core) -> list[ScheduleStatus]:
     """Read when each entry of the schedule ran. Raises ``redis.exceptions.RedisError``."""
-    runs = app.redis.hgetall(keys.SCHEDULER_RUNS)
+    runs: Any = core.redis.hgetall(core.keys.scheduler_runs)
     found = []
-    for name, options in sorted(app.conf.beat_schedule.items()):
-        entry: Any = beat.ScheduleEntry(**dict(options, name=name, app=app))
+    for name, options in sorted(core.conf.beat_schedule.items()):
+        entry: Any = beat.ScheduleEntry(**dict(options, name=name, app=core))
         last, count = _read_run(runs[name]) if name in runs else (None, 0)
         after = last or entry.default_now()
         left = entry.schedule.remaining_estimate(after)

@@ -1,18 +1,15 @@
 """The worker's consumer: no message ends it, and a lost connection costs little.
 
 Celery's own consumer ends with the first message that it cannot read, and drops the tasks whose
-names it does not know. Here both are kept, see dead_letters.py.
+names it does not know. Here both are kept, see state/failed.py.
 """
-
-from __future__ import annotations
 
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker import state
@@ -21,12 +18,12 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from ..state import failed as dead_letters
+from .. import celery_internals
+from ..base.errors import GivenUp
 from ..base.settings import INTERVAL
-
-if TYPE_CHECKING:
-    from ..app import FlaskCelery
-    from .transport import Channel
+from ..core import Core
+from ..state import failed
+from .transport import Channel, QoS
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +39,7 @@ class BackgroundConsumer(Consumer):
     """Celery's consumer, which keeps what it cannot do. ``worker_consumer`` names it."""
 
     # What the types of Celery do not tell.
-    app: FlaskCelery
+    app: Core
     connection_errors: tuple[type[Exception], ...]
     hub: Any
     task_consumer: Any
@@ -81,15 +78,15 @@ class BackgroundConsumer(Consumer):
         name, task_id = message.headers.get("task"), str(message.headers.get("id"))[:300]
         limit = self.app.options.max_deliveries
         again = message.delivery_info.get("redelivered")
-        if (dead_letters.count_delivery(self.app, task_id) if again else 1) < limit:
+        if (failed.count_delivery(self.app, task_id) if again else 1) < limit:
             logger.warning("The task %s (%s) is not known here; left to others.", name, task_id)
             message.channel.qos.forget(message.delivery_tag)
         else:
-            self._bury(message, dead_letters.GivenUp(f"No worker knows a task named {name!r}."))
+            self._bury(message, GivenUp(f"No worker knows a task named {name!r}."))
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Keep a message that is no task."""
-        self._bury(message, dead_letters.GivenUp("It names no task."))
+        self._bury(message, GivenUp("It names no task."))
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Keep a message whose body cannot be read."""
@@ -100,10 +97,10 @@ class BackgroundConsumer(Consumer):
         self._bury(message, exc)
 
     def _bury(self, message: Any, error: Exception) -> None:
-        own = isinstance(error, dead_letters.GivenUp)
+        own = isinstance(error, GivenUp)
         reason = str(error) if own else f"It cannot be read: {error!r}"
         try:
-            dead_letters.give_up(self.app, message, reason)
+            failed.give_up(self.app, message, reason)
         except _LEFT_ALONE as failure:
             logger.error("A dead letter could not be written, it comes back: %s", failure)
             message.channel.qos.forget(message.delivery_tag)
@@ -111,28 +108,14 @@ class BackgroundConsumer(Consumer):
     # Connections
 
     def stop(self) -> None:
-        """Stop taking tasks, after hearing of those that have begun."""
-        try:
-            self._hear_of_begun_tasks()
-        finally:
-            super().stop()
-
-    def _hear_of_begun_tasks(self) -> None:
-        """Read what the pool's children say until each task that was given to one is begun.
+        """Stop taking tasks, after hearing of those that have begun.
 
         A task that is not known to have begun goes back into its queue: it would run twice.
         """
-        pool: Any = getattr(self.pool, "_pool", None)
-        hear = getattr(pool, "handle_result_event", None)
-        if hear is None:
-            return  # no children, or threads that listen to them
-        end = time.monotonic() + _HEARING
-        while time.monotonic() < end and any(
-            job._write_to and job._write_to._is_alive() and not job._accepted
-            for job in list(pool._cache.values())
-        ):
-            for child in wait(list(pool._fileno_to_outq), timeout=0.1):
-                hear(child)
+        try:
+            celery_internals.hear_of_begun_tasks(self.pool, _HEARING)
+        finally:
+            super().stop()
 
     def on_ready(self) -> None:
         """Begin; a pool whose tasks run in this very thread has its leases renewed by another."""
@@ -148,8 +131,8 @@ class BackgroundConsumer(Consumer):
         then, and with it the tasks, because other workers will begin them.
         """
         channel = getattr(self.task_consumer, "channel", None)
-        qos: Any = getattr(channel, "_qos", None)
-        if channel is None or not hasattr(qos, "renew"):
+        qos = celery_internals.qos_of(channel)
+        if channel is None or not isinstance(qos, QoS):
             return  # another transport
         try:
             self._put_orphans_back(channel)
@@ -179,8 +162,8 @@ class BackgroundConsumer(Consumer):
         Only where each task has a process of its own can a running one be ended; elsewhere it
         goes on, and its message comes back when its lease ends.
         """
-        qos: Any = getattr(getattr(self.task_consumer, "channel", None), "_qos", None)
-        held = dict(qos._delivered) if hasattr(qos, "renew") else {}
+        qos = celery_internals.qos_of(getattr(self.task_consumer, "channel", None))
+        held = qos.held if isinstance(qos, QoS) else {}
         running = {request.id: request.worker_pid for request in state.active_requests}
         super().on_connection_error_after_connected(exc)
         if self.pool and hasattr(self.pool, "terminate_job") and self.pool.uses_semaphore:

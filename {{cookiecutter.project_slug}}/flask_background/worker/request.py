@@ -1,32 +1,18 @@
-"""What happens when a worker starts, forks a child, and stops: handlers for Celery's signals.
-
-Stopping: SIGTERM lets running tasks finish. After ``worker_soft_shutdown_timeout`` seconds those
-that still run are ended and go back into their queue. (Celery's own soft shutdown waits for the
-whole time even when the tasks end at once, and does not acknowledge them until then.)
-"""
-
-from __future__ import annotations
+"""A task in the worker: what is checked before it runs, and what becomes of its message."""
 
 import logging
-import os
-import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from billiard import pool as billiard_pool
-from celery import signals, states
+from celery import states
 from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from ..cluster.cluster import freeze_memory
-from ..state.failed import count_delivery, give_up
-
-if TYPE_CHECKING:
-    from celery.apps.worker import Worker
-
-    from ..app import FlaskCelery
+from .. import celery_internals
+from ..core import Core
+from ..state import failed
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +23,7 @@ _END_CHILD = "SIGQUIT"
 class BackgroundRequest(Request):
     """A task in the worker, whose child is ended by SIGQUIT: SIGTERM is ignored while it works."""
 
-    _app: FlaskCelery
+    _app: Core
     _context: Any
     _deliveries = 1
 
@@ -69,33 +55,33 @@ class BackgroundRequest(Request):
     def revoked(self) -> bool:
         """Whether the task is not to run; asked just before it would.
 
-        An error here would cost the worker one of its places for tasks.
+        Its message is dealt with then. An error here would cost the worker a place for tasks.
         """
         try:
-            return bool(super().revoked() or self._is_elsewhere() or self._is_given_up())
+            return self._left_to_others() or self._made_dead_letter() or bool(super().revoked())
         except Exception:
             logger.exception("%s cannot be begun now; it comes back.", self.id)
             self._come_back()
             return True
 
-    def _is_elsewhere(self) -> bool:
-        """Whether another worker has the task now, because this one stood still for too long."""
-        qos = getattr(self.message.channel, "_qos", None)
+    def _left_to_others(self) -> bool:
+        """Let the task go if another worker has it now, because this one stood still too long."""
+        qos = celery_internals.qos_of(self.message.channel)
         if self.message.delivery_tag not in getattr(qos, "lost", ()):
             return False
         self._let_go()
         return True
 
-    def _is_given_up(self) -> bool:
-        """Whether the task ended its worker too often, which makes it a dead letter."""
+    def _made_dead_letter(self) -> bool:
+        """Give the task up if it was begun too often and its worker lost each time."""
         limit = self._app.options.max_deliveries
         if not self.delivery_info.get("redelivered") or self._deliveries > 1:
             return False
-        self._deliveries = count_delivery(self._app, self.id)
+        self._deliveries = failed.count_delivery(self._app, self.id)
         if self._deliveries <= limit:
             return False
         reason = f"It was begun {limit} times and its worker was lost each time."
-        give_up(self._app, self.message, reason, request=self._context)
+        failed.give_up(self._app, self.message, reason, request=self._context)
         self._let_go()
         return True
 
@@ -121,54 +107,3 @@ class BackgroundRequest(Request):
             self.task.backend.store_result(self.id, None, states.PENDING)
         except (OperationalError, RedisError) as error:
             logger.warning("Could not note that %s waits again: %s", self.id, error)
-
-
-def connect_signals() -> None:
-    """Connect the handlers of this module; calling it again changes nothing."""
-    signals.setup_logging.connect(_keep_logging)
-    signals.worker_init.connect(_prepare_worker)
-    signals.worker_process_init.connect(_prepare_child)
-
-
-def _keep_logging(loglevel: int | None = None, **_: Any) -> None:
-    """Leave the application's logging as it is. Celery sets up its own where nobody answers."""
-    if loglevel:
-        logging.getLogger("celery").setLevel(loglevel)
-
-
-def _prepare_worker(sender: Worker, **_: Any) -> None:
-    app = sender.app
-    app.be_patient()
-    freeze_memory()
-    # A child that ends waits until its worker has read all results. A worker that is told to stop
-    # just as a task begins does not read that one's, and would wait for the child for 30 seconds.
-    billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 20  # tenths of a second
-    seconds = app.options.soft_shutdown_timeout
-    asked = False
-
-    def put_back(*_: Any) -> None:
-        logger.warning("Tasks still run after %g s; they go back into their queue.", seconds)
-        os.kill(os.getpid(), signal.SIGQUIT)
-
-    def limit_shutdown(how: str, **_: Any) -> None:
-        nonlocal asked
-        if how == "Warm" and not asked and hasattr(signal, "setitimer"):
-            asked = True
-            signal.signal(signal.SIGALRM, put_back)
-            signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
-
-    signals.worker_shutting_down.connect(limit_shutdown, weak=False)
-
-
-def _prepare_child(**_: Any) -> None:
-    """Let a pool child finish its task when SIGTERM is sent to every process."""
-    signals.task_prerun.connect(_ignore_sigterm)
-    signals.task_postrun.connect(_obey_sigterm)
-
-
-def _ignore_sigterm(**_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _obey_sigterm(**_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

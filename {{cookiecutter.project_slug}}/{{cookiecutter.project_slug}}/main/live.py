@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from flask import Response, current_app, render_template, request
 from redis.exceptions import RedisError
 
-from flask_background import BrokerUnavailable
+from flask_background import Overview
 from ..web.operators import is_operator, may_see_details
-from . import snapshot
-from .snapshot import Snapshot
+from ..extensions import celery
 
 #: Seconds for which one reading of Redis serves all.
 FRESH = 1.0
@@ -59,11 +58,11 @@ class Live:
     def __init__(self) -> None:
         self.pace = Pace()
         self._lock = threading.Lock()
-        self._snapshot = Snapshot(reachable=False)
+        self._snapshot = Overview(reachable=False)
         self._taken_at = float("-inf")
         self._pages: dict[tuple[bool, bool], tuple[bytes, str]] = {}
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Overview:
         """Return the latest snapshot, at most a second old unless Redis is slow."""
         age = time.monotonic() - self._taken_at
         # While one thread waits for Redis, the others answer with what there is.
@@ -91,12 +90,12 @@ class Live:
         """Read Redis at the next question: something has just been changed by this process."""
         self._taken_at = float("-inf")
 
-    def _take(self) -> Snapshot:
+    def _take(self) -> Overview:
         try:
-            return snapshot.take()
-        except (RedisError, BrokerUnavailable) as error:
+            return celery.overview()
+        except RedisError as error:
             current_app.logger.warning("The page is shown without Redis: %s", error)
-            return Snapshot(reachable=False)
+            return Overview(reachable=False)
 
 
 def live() -> Live:

@@ -8,17 +8,17 @@ from flask import Blueprint, Response, current_app, redirect, render_template, r
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Conflict, Forbidden
 
+from flask_background import Overview, TaskView
+
 from ..api.routes import find_task
 from ..extensions import celery, limit_enqueue
 from ..web.operators import may_see_numbers, require_operator
 from . import words
 from .live import answer, live
-from .snapshot import Snapshot, TaskView, short_name
 
 bp = Blueprint("main", __name__)
-for name in ("ago", "clock", "duration", "interval", "moment", "span"):
+for name in ("ago", "clock", "duration", "interval", "moment", "short_name", "span"):
     bp.add_app_template_filter(getattr(words, name))
-bp.add_app_template_filter(short_name)
 
 #: The colours that APP_COLOR may name, as the icon has them. static/style.css has the rest.
 COLORS = {
@@ -34,7 +34,7 @@ COLORS = {
 @bp.get("/")
 def index() -> str:
     """Show the background. The page loads when Redis is away, and says so."""
-    state = live().snapshot() if may_see_numbers() else Snapshot()
+    state = live().snapshot() if may_see_numbers() else Overview()
     return render_template("main/index.html", state=state, words=True)
 
 

@@ -54,3 +54,8 @@ def clock(time: datetime) -> str:
 def moment(text: str | datetime | None) -> datetime | None:
     """Read a time that is stored as ISO 8601 text."""
     return datetime.fromisoformat(text) if isinstance(text, str) else text
+
+
+def short_name(name: str) -> str:
+    """Return the last part of a task's name."""
+    return name.rpartition(".")[2]

@@ -15,9 +15,9 @@ from flask.cli import with_appcontext
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
-from flask_background import connect_redis
-from flask_background.base.redis_urls import without_password
-from flask_background.base.settings import tls_url
+from flask_background import connect_redis, without_password
+
+from ..extensions import celery
 
 
 @click.command()
@@ -35,9 +35,9 @@ def check(wait: float) -> None:
     The exit code is 0 when a deployment may go on.
     """
     config = current_app.config
-    url = tls_url(config["REDIS_URL"], config)
+    url = celery.redis_url
     with connect_redis(url, timeout=5) as client:
-        server = _ask(client, wait, without_password(url.partition("?")[0]))
+        server = _ask(client, wait, without_password(url))
     click.echo(f"The {config['CONFIG_NAME']} settings can work.")
     click.echo(f"Redis {server.get('redis_version', '')} answers.")
     for warning in warnings(server):

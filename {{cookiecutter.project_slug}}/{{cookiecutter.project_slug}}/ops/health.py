@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify
-from redis.exceptions import RedisError
+from flask import Blueprint, Response, jsonify
 
-from flask_background.base.reasons import check, reason_of
-from flask_background.worker.beat import LOST_AFTER
 from ..extensions import celery
 from ..web.problems import RETRY_AFTER, problem
 
@@ -22,16 +19,12 @@ def healthz() -> Response:
 @bp.get("/readyz")
 def readyz() -> Response:
     """Answer 200 when Redis takes tasks and a worker lives, otherwise 503 with the reason."""
-    try:
-        dead = check(celery)
-        heartbeats = celery.heartbeats()
-    except RedisError as error:
-        current_app.logger.warning("Not ready, Redis is ill: %s", error)
-        return _not_ready(reason_of(error))
-    alive = sum(worker.alive for worker in heartbeats)
-    if not alive:
-        return _not_ready(f"No worker has given a sign of life for {LOST_AFTER} seconds.")
-    return jsonify(status="ready", redis="ok", workers=alive, dead_letters=dead)
+    state = celery.readiness()
+    if state.reason:
+        return _not_ready(state.reason)
+    return jsonify(
+        status="ready", redis="ok", workers=state.workers, dead_letters=state.dead_letters
+    )
 
 
 def _not_ready(reason: str) -> Response:

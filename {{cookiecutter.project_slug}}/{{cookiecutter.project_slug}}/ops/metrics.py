@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_address
+from itertools import accumulate
+from math import inf
 
 from flask import Blueprint, Response, current_app, request
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,8 +23,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
-from . import activity
-from flask_background.state.failed import count as count_dead_letters
 from ..extensions import celery
 from ..web.security import require_token
 
@@ -61,7 +61,7 @@ class RedisCollector(Collector):
         """Read all of it; while Redis is away there is only ``redis_up 0``."""
         up = GaugeMetricFamily("redis_up", "Whether Redis answered this scrape.")
         try:
-            families = [*_queues(), *_workers(), *_tasks(activity.counters())]
+            families = [*_queues(), *_workers(), *_tasks()]
             up.add_metric([], 1)
         except RedisError as error:
             current_app.logger.warning("Redis did not answer the scrape: %s", error)
@@ -89,35 +89,21 @@ def _workers() -> Iterator[Metric]:
     yield ages
     yield active
     dead = GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.")
-    dead.add_metric([], count_dead_letters(celery))
+    dead.add_metric([], celery.readiness().dead_letters)
     yield dead
 
 
-def _tasks(counters: dict[str, str]) -> Iterator[Metric]:
+def _tasks() -> Iterator[Metric]:
     ended = CounterMetricFamily("celery_tasks", "Tasks that ended.", labels=["task", "state"])
-    buckets: dict[str, dict[str, int]] = {}
-    sums: dict[str, float] = {}
-    for field, value in sorted(counters.items()):
-        kind, name, *rest = field.split("|")
-        if kind == "ended":
-            ended.add_metric([name, rest[0]], int(value))
-        elif kind == "bucket":
-            buckets.setdefault(name, {})[rest[0]] = int(value)
-        elif kind == "seconds":
-            sums[name] = float(value)
-    yield ended
     durations = HistogramMetricFamily(
         "celery_task_duration_seconds", "How long tasks ran.", labels=["task"]
     )
-    for name, counts in buckets.items():
-        durations.add_metric([name], _cumulative(counts), sums.get(name, 0.0))
+    for task in celery.task_statistics():
+        for state, count in task.ended.items():
+            ended.add_metric([task.name, state], count)
+        if any(task.durations.values()):
+            names = ("+Inf" if bound == inf else str(bound) for bound in task.durations)
+            totals = accumulate(task.durations.values())
+            durations.add_metric([task.name], list(zip(names, totals, strict=True)), task.seconds)
+    yield ended
     yield durations
-
-
-def _cumulative(counts: dict[str, int]) -> list[tuple[str, float]]:
-    total = 0
-    classes: list[tuple[str, float]] = []
-    for bound in (*(str(bound) for bound in activity.BUCKETS), "+Inf"):
-        total += counts.get(bound, 0)
-        classes.append((bound, float(total)))
-    return classes

@@ -15,9 +15,7 @@ from flask.cli import with_appcontext
 from redis import Redis
 from redis.exceptions import RedisError
 
-from flask_background import connect_redis
-from flask_background.base.redis_urls import without_password
-from flask_background.base.settings import tls_url
+from flask_background import connect_redis, with_tls_rule, without_password
 
 #: By type: how to read a value, and how to write it again. The arguments: client, key and value.
 _TYPES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -68,9 +66,14 @@ def _connect(url: str) -> Redis:
     config = current_app.config
     url = config["REDIS_URL"] if url == "here" else url
     try:
-        return connect_redis(tls_url(url, config), timeout=30, decode_responses=False)
+        return connect_redis(_with_rule(url), timeout=30, decode_responses=False)
     except ValueError as error:
         raise click.ClickException(f"{without_password(url)} is no address: {error}") from None
+
+
+def _with_rule(url: str) -> str:
+    config = current_app.config
+    return with_tls_rule(url, verify=config["REDIS_TLS_VERIFY"], ca_file=config["REDIS_TLS_CA"])
 
 
 def _copy(at: Redis, to: Redis, key: bytes) -> bool:

@@ -22,8 +22,7 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
 )
 
-from flask_background import BrokerUnavailable
-from flask_background.base.reasons import reason_of
+from flask_background import BrokerUnavailable, reason_of
 from ..extensions import limiter
 
 #: Seconds after which a client may try again when Redis is away.

@@ -11,7 +11,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from flask_background import connect_redis
-from flask_background.base.settings import tls_url
 
 #: Seconds that a request may lose to the count before the count moves to memory.
 _TIMEOUT = 0.15
@@ -33,9 +32,8 @@ class RateLimiter(Limiter):
         if app.config.get("CELERY_TASK_ALWAYS_EAGER"):
             app.config.setdefault("RATELIMIT_STORAGE_URI", "memory://")
         else:
-            url = tls_url(app.config["REDIS_URL"], app.config)
             client = connect_redis(
-                url,
+                app.extensions["celery"].redis_url,
                 timeout=_TIMEOUT,
                 retry=Retry(NoBackoff(), 0),
                 max_connections=app.config["REDIS_MAX_CONNECTIONS"],

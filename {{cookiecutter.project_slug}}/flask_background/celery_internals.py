@@ -1,0 +1,310 @@
+"""Every private name of Celery, Kombu and billiard that the engine touches, under names of ours.
+
+An upgrade of one of the three is this one file to read. :func:`missing` says which of the names the
+installed versions lack; a test calls it.
+"""
+
+import heapq
+import inspect
+import threading
+import time
+from collections.abc import Iterable
+from importlib import import_module
+from multiprocessing.connection import wait
+from typing import Any
+
+from celery import Celery
+from kombu.asynchronous.timer import Timer
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+#: The private names, by the module and class that they belong to.
+NAMES = {
+    "billiard.pool": ("GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",),
+    "billiard.pool:ApplyResult": ("_accepted", "_write_to"),
+    "billiard.pool:Pool": ("_cache",),
+    "celery.app.base:Celery": ("_backend_cache", "_local", "_pool", "_tasks"),
+    "celery.backends.redis:RedisBackend": ("_get_pool", "_get_result_meta", "_set"),
+    "celery.concurrency.asynpool:AsynPool": ("_fileno_to_outq", "handle_result_event"),
+    "celery.concurrency.base:BasePool": ("_pool",),
+    "kombu.asynchronous.timer:Timer": ("_queue",),
+    "kombu.transport.virtual.base:Channel": ("_lookup", "_get_message_priority", "_qos"),
+    "kombu.transport.virtual.base:Message": ("_raw",),
+    "kombu.transport.virtual.base:QoS": ("_delivered", "_dirty"),
+    "kombu.transport.virtual.base:Transport": ("_deliver",),
+    "kombu.transport.redis:Channel": (
+        "_brpop_read",
+        "_brpop_sent_at",
+        "_brpop_start",
+        "_connparams",
+        "_delete",
+        "_expires",
+        "_flush_brpop_reauth",
+        "_in_poll",
+        "_put",
+        "_q_for_pri",
+        "_queue_cycle",
+        "_restore",
+    ),
+}
+
+
+def missing() -> list[str]:
+    """Name what the installed versions lack: no attribute, and no word of the class's source."""
+    lacking = []
+    for place, names in NAMES.items():
+        module, _, class_name = place.partition(":")
+        owner: Any = import_module(module)
+        if class_name:
+            owner = getattr(owner, class_name)
+        known = "".join(inspect.getsource(one) for one in getattr(owner, "__mro__", [owner])[:-1])
+        lacking += [
+            f"{place}.{name}" for name in names if not hasattr(owner, name) and name not in known
+        ]
+    return lacking
+
+
+# The application
+
+
+def tasks_of(celery: Celery) -> list[Any]:
+    """Return the tasks that are registered so far, without looking for more."""
+    registered: Any = celery
+    return list(registered._tasks.values())
+
+
+def drop_connections(celery: Celery) -> None:
+    """Have Celery connect anew: after a fork, or with other settings."""
+    owner: Any = celery
+    owner._pool = None
+    owner._backend_cache = None
+    owner._local = threading.local()  # where Celery keeps the backend of each thread
+    owner.__dict__.pop("amqp", None)
+
+
+# The worker's event loop and its pool
+
+
+def drop_cancelled_timers(timer: Any) -> None:
+    """Drop the entries of the event loop's timer that were cancelled.
+
+    Kombu keeps each until its time comes. The time limit of every task is such an entry, so a busy
+    worker would hold those of the last minutes: half a megabyte for a thousand tasks.
+    """
+    if isinstance(timer, Timer):
+        queue: Any = timer._queue
+        queue[:] = [event for event in queue if not event.entry.canceled]
+        heapq.heapify(queue)
+
+
+def wait_less_for_children(seconds: float) -> None:
+    """Say how long a pool child that ends waits until its worker has read all results.
+
+    A worker that is told to stop just as a task begins does not read that one's, and would wait for
+    the child for 30 seconds.
+    """
+    from billiard import pool  # only workers need it
+
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(seconds * 10)  # tenths of a second
+
+
+def hear_of_begun_tasks(pool: Any, seconds: float) -> None:
+    """Read what the pool's children say until each task that was given to one is begun."""
+    children: Any = getattr(pool, "_pool", None)
+    hear = getattr(children, "handle_result_event", None)
+    if hear is None:
+        return  # no children, or threads that listen to them
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(
+        job._write_to and job._write_to._is_alive() and not job._accepted
+        for job in list(children._cache.values())
+    ):
+        for child in wait(list(children._fileno_to_outq), timeout=0.1):
+            hear(child)
+
+
+# Messages
+
+
+def raw(message: Any) -> dict[str, Any]:
+    """Return a message as it stands in Redis."""
+    content: dict[str, Any] = message._raw
+    return content
+
+
+def qos_of(channel: Any) -> Any:
+    """Return what a channel holds, None if it holds nothing yet or there is no channel."""
+    return getattr(channel, "_qos", None)
+
+
+class QoS(kombu_redis.QoS):
+    """What a channel has taken and not acknowledged."""
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """The messages in this process's hands, by tag."""
+        delivered: Any = self._delivered
+        dirty: Any = self._dirty
+        return {tag: message for tag, message in list(delivered.items()) if tag not in dirty}
+
+    def hold(self, message: Any, tag: str) -> None:
+        """Remember a message here and not in Redis."""
+        virtual.QoS.append(self, message, tag)
+
+    def forget(self, tag: str) -> None:
+        """Let a message go without a word to Redis: it comes back when its lease ends."""
+        virtual.QoS.ack(self, tag)
+
+    def forget_all(self) -> None:
+        """Let all go."""
+        delivered: Any = self._delivered
+        delivered.clear()
+
+
+class Channel(kombu_redis.Channel):
+    """Kombu's channel. Its hooks call ``publish``, ``ask``, ``read`` and ``restore`` of ours."""
+
+    # What the types of Kombu do not tell.
+    connection_errors: tuple[type[Exception], ...]
+    unacked_restore_interval: float
+    _expires: Any
+    _flush_brpop_reauth: Any
+    _q_for_pri: Any
+    _queue_cycle: Any
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        self.publish(queue, message, **kwargs)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self.ask(timeout)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        return self.read(**options)
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        self.restore(message, leftmost)
+
+    def _connparams(self, *args: Any, **kwargs: Any) -> Any:
+        # Celery 5.7.0 closes a lost connection twice; at the second time its client is gone.
+        # Callers expect this error; an AttributeError would end the worker.
+        if self.connection is None or self.connection.client is None:
+            raise RedisConnectionError("The connection to the broker is closed.")
+        return super()._connparams(*args, **kwargs)  # type: ignore[misc]
+
+    def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        """Put a message into a queue."""
+        super()._put(queue, message, **kwargs)
+
+    def ask(self, timeout: float | None = None) -> None:
+        """Send the command that asks for a message."""
+        super()._brpop_start(timeout)  # type: ignore[misc]
+
+    def read(self, **options: Any) -> bool:
+        """Read the answer. Raises ``Empty`` if it holds no message."""
+        return bool(super()._brpop_read(**options))  # type: ignore[misc]
+
+    def restore(self, message: Any, leftmost: bool = False) -> None:
+        """Put a message back into its queue."""
+        super()._restore(message, leftmost)  # type: ignore[call-arg]
+
+    def send(self, *command: Any) -> None:
+        """Send a command whose answer the event loop will find."""
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        self.client.connection.send_command(*command)
+
+    def receive(self) -> Any:
+        """Read the answer to :meth:`send`, as it came: the client's callbacks are for its own."""
+        try:
+            return self.client.connection.read_response()
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    @property
+    def sent_at(self) -> float:
+        """When :meth:`send` was called last (``time.monotonic()``)."""
+        return float(self._brpop_sent_at or 0)
+
+    def next_queues(self) -> list[str]:
+        """Return the queues to take from, the one whose turn it is first."""
+        return list(self._queue_cycle.consume(len(self.active_queues)))
+
+    def had_its_turn(self, queue: str) -> None:
+        """Move a queue behind all others."""
+        self._queue_cycle.rotate(queue)
+
+    def deliver(self, payload: Any, queue: str) -> None:
+        """Hand a message to whoever consumes the queue."""
+        self.connection._deliver(payload, queue)
+
+    def list_for(self, queue: str, message: dict[str, Any]) -> str:
+        """Name the list of a queue that a message belongs into, by its priority."""
+        return str(self._q_for_pri(queue, self._get_message_priority(message, reverse=False)))
+
+    def list_of(self, queue: str, step: int) -> str:
+        """Name the list of a queue for a priority step."""
+        return str(self._q_for_pri(queue, step))
+
+    def queues_of(self, exchange: str, routing_key: str) -> Iterable[str]:
+        """Name the queues that a message goes to."""
+        found: Iterable[str] = self._lookup(exchange, routing_key)
+        return found
+
+    def expires(self, queue: str) -> bool:
+        """Whether a queue is one that vanishes by itself."""
+        return queue in (self._expires or ())
+
+    def delete_queue(self, queue: str, exchange: str) -> None:
+        """Delete a queue, and its entry at its exchange."""
+        self._delete(queue, exchange, "", "")
+
+
+class ResultHooks:
+    """For a result backend: hooks of Celery that call methods of ours.
+
+    ``describe`` adds to a task's record, ``write`` stores it; the pool of connections is ``pool``.
+    """
+
+    def _get_result_meta(
+        self,
+        result: Any,
+        state: str,
+        traceback: Any,
+        request: Any,
+        format_date: bool = True,
+        encode: bool = False,
+    ) -> dict[str, Any]:
+        hook: Any = super()
+        meta: dict[str, Any] = hook._get_result_meta(
+            result, state, traceback, request, format_date, encode
+        )
+        return meta | (self.describe(request, state) if request else {})
+
+    def describe(self, request: Any, state: str) -> dict[str, Any]:
+        """Say what the record tells of the task's request."""
+        return {}
+
+
+class RedisResultHooks(ResultHooks):
+    """The same for the backend on Redis."""
+
+    def _get_pool(self, **params: Any) -> Any:
+        return self.make_pool(**params)
+
+    def _set(self, key: Any, value: Any, expires: float | None = None) -> None:
+        if not self.write(key, value, expires):
+            hook: Any = super()
+            hook._set(key, value)
+
+    def make_pool(self, **params: Any) -> Any:
+        """Make the pool of connections."""
+        raise NotImplementedError
+
+    def write(self, key: Any, value: Any, expires: float | None) -> bool:
+        """Store a record; False if that is left to Celery."""
+        raise NotImplementedError

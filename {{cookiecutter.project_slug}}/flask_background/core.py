@@ -1,0 +1,215 @@
+"""The core that every layer stands on: the settings, Redis, and sending one message."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery import Celery, current_app
+from celery.utils import uuid
+from flask import Flask, g, has_app_context
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from . import celery_internals
+from .base.errors import BrokerUnavailable, ConfigurationError, UnknownQueue
+from .base.keys import ISSUED_TTL, Keys
+from .base.options import Options, read_options
+from .base.records import pending
+from .base.redis_urls import REQUEST_TIMEOUT, connect_redis
+from .base.settings import DEFAULTS, HOOKS, celery_settings, take_over_redis, tls_url
+
+#: The task that runs submitted functions.
+SUBMITTED = "background.call"
+
+#: How a web request publishes: Kombu would otherwise connect again and again, for seconds.
+_BRIEF = {
+    "socket_timeout": REQUEST_TIMEOUT,
+    "socket_connect_timeout": REQUEST_TIMEOUT,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0,
+}
+#: How a worker does: it waits for Redis rather than fail a task's retry.
+_PATIENT = {"max_retries": None, "interval_start": 0, "interval_step": 0.5, "interval_max": 5}
+
+
+class Core(Celery):
+    """A Celery that takes its settings from a Flask application."""
+
+    control_cls = HOOKS["control"]
+    backend: Any
+
+    def __init__(self, main: str | None, **kwargs: Any) -> None:
+        super().__init__(main, **kwargs)
+        take_over_redis()
+        self.steps["consumer"].add(HOOKS["heartbeat"])
+        self.options = Options()
+        self.keys = Keys("")
+        self._flask_app: Flask | None = None
+        self._scheduled: dict[str, dict[str, Any]] = {}
+        self._patient = False
+        self._own: dict[str, Any] = {}
+        self._making = threading.RLock()
+
+    def init_app(self, app: Flask) -> None:
+        """Take the settings of ``app`` and bind the tasks to it.
+
+        Called again with another application (as tests do), the tasks follow the new one.
+        Raises ``ConfigurationError`` when a ``CELERY_*`` value cannot work.
+        """
+        options = read_options(
+            app.config,
+            name=app.name,
+            package=app.import_name.partition(".")[0],
+            default_queue=app.config.get(
+                "CELERY_TASK_DEFAULT_QUEUE", DEFAULTS["task_default_queue"]
+            ),
+        )
+        settings = celery_settings(app.config, options)
+        self.after_fork()
+        self._flask_app, self.options, self.keys = app, options, Keys(options.key_prefix)
+        #: The URL of Redis, with the rule for TLS applied.
+        self.redis_url = tls_url(app.config.get("REDIS_URL") or settings["broker_url"], app.config)
+        settings["beat_schedule"] = {**(settings.get("beat_schedule") or {}), **self._scheduled}
+        self.config_from_object(settings, force=True)
+        for task in celery_internals.tasks_of(self):
+            task.bind(self)
+        # Shared tasks belong to the application that was made last, in every thread.
+        self.set_default()
+        self.set_current()
+        app.extensions["celery"] = self
+
+    @property
+    def flask_app(self) -> Flask:
+        """The application that tasks run in. Raises ``RuntimeError`` before ``init_app``."""
+        if self._flask_app is None:
+            raise RuntimeError("This FlaskCelery has no application yet. Call init_app(app) first.")
+        return self._flask_app
+
+    def add_entry(self, name: str, entry: dict[str, Any]) -> None:
+        """Add an entry to the schedule. Raises ``ValueError`` for a name that is taken."""
+        if name in self._scheduled:
+            raise ValueError(
+                f"Two schedules have the name {name!r}. Give one of them another: "
+                "@celery.schedule(…, name='…')."
+            )
+        self._scheduled[name] = entry
+        if self._flask_app is not None:
+            self.conf.beat_schedule[name] = entry
+
+    # What this process has once
+
+    def once_per_process[T](self, name: str, make: Callable[[], T]) -> T:
+        """Return what ``make`` made for that name; threads that come at once get the same."""
+        with self._making:
+            if name not in self._own:
+                self._own[name] = make()
+            made: T = self._own[name]
+            return made
+
+    @property
+    def redis(self) -> Redis:
+        """A client of Redis, which answers text and gives up after half a second."""
+        limit = self.conf.redis_max_connections
+        return self.once_per_process(
+            "redis", lambda: connect_redis(self.redis_url, max_connections=limit)
+        )
+
+    def after_fork(self) -> None:
+        """Drop what belongs to other settings, or to the process that forked this one."""
+        if self._flask_app is None:
+            return
+        if (listener := self._own.get("listener")) is not None:
+            listener.close()
+        celery_internals.drop_connections(self)
+        self._making = threading.RLock()  # the parent's may have been held at that moment
+        self._own = {}
+
+    # Sending
+
+    def send_task(  # type: ignore[override]
+        self, name: str, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
+        """Publish a task's message; every way of sending ends here.
+
+        First the task is made known in the result store. That tells a task that waits from an id
+        that nobody issued, and fails within half a second when Redis does not answer, where the
+        publishing itself would wait longer.
+
+        Raises ``BrokerUnavailable`` and ``UnknownQueue``.
+        """
+        self.refuse_queue(options.get("queue"))
+        task_id = options["task_id"] = options.get("task_id") or uuid()
+        shown = options.get("shadow") or name
+        if has_app_context() and (request_id := g.get("request_id")):
+            options["headers"] = {"request_id": request_id, **(options.get("headers") or {})}
+        announced = False
+        try:
+            announced = self._announce(task_id, shown, options)
+            result = super().send_task(name, args, kwargs, **options)
+        except (OperationalError, RedisError) as error:
+            if announced:
+                self._withdraw(task_id)
+            raise BrokerUnavailable(f"Redis did not take the task {shown}: {error}") from error
+        self.note_sent(task_id)
+        return result
+
+    def note_sent(self, task_id: str) -> None:
+        """Do what there is to do when a message was taken."""
+
+    def _announce(self, task_id: str, name: str, options: Mapping[str, Any]) -> bool:
+        if options.get("ignore_result"):
+            return False
+        lifetime = ISSUED_TTL + int(options.get("countdown") or 0)
+        key = self.backend.get_key_for_task(task_id)
+        try:
+            # A task that is sent again by itself (a retry) has a record already.
+            return bool(self.redis.set(key, pending(task_id, name), nx=True, ex=lifetime))
+        except RedisError:
+            if self._patient:
+                return False  # the publishing waits for Redis
+            raise
+
+    def _withdraw(self, task_id: str) -> None:
+        try:
+            self.redis.delete(self.backend.get_key_for_task(task_id))
+        except RedisError:
+            self.log.get_default_logger().debug("The record of %s stays until it expires.", task_id)
+
+    def refuse_queue(self, queue: object) -> None:
+        """Raise ``UnknownQueue`` for a queue that no worker of the config serves."""
+        served = self.options.queues
+        if isinstance(queue, str) and served and queue not in served:
+            raise UnknownQueue(
+                f"No worker serves the queue {queue!r}. CELERY_WORKERS has: "
+                f"{', '.join(sorted(served))}."
+            )
+
+    def connection_for_write(self, url: Any = None, **kwargs: Any) -> Any:
+        """Make a connection to publish on. A web request may not wait long; a worker may."""
+        if not self._patient:
+            kwargs["transport_options"] = {**_BRIEF, **(kwargs.get("transport_options") or {})}
+        return super().connection_for_write(url, **kwargs)
+
+    def be_patient(self) -> None:
+        """Let this process, a worker, wait for Redis rather than fail a task's retry."""
+        self._patient = True
+        self.conf.task_publish_retry_policy = _PATIENT
+
+
+def current_core() -> Core:
+    """Return the one that this thread works for; in a worker there is only one."""
+    core: Any = current_app
+    found: Core = core._get_current_object()
+    return found
+
+
+def find_core(app: Flask) -> Core:
+    """Return the Celery of ``app``. Raises ``ConfigurationError`` when it has none."""
+    celery = app.extensions.get("celery")
+    if not isinstance(celery, Core):
+        raise ConfigurationError(
+            "The application has no FlaskCelery. Call celery.init_app(app) in its factory."
+        )
+    return celery

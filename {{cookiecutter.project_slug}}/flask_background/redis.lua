@@ -1,0 +1,153 @@
+-- Whatever the engine does in Redis that must happen as a whole or not at all.
+--
+-- Called with ARGV[1], the name of a command below. Python passes the keys and the values and
+-- decides nothing; base/scripts.py is the way in.
+--
+-- The data. Each key begins with the application's name and a colon (CELERY_KEY_PREFIX).
+--
+--   key                            what it holds                                  lives
+--   <queue>                        list: messages that wait                       until they are taken
+--   <queue>\6\22<3, 6 or 9>        the same, of a lower priority                  until they are taken
+--   <queue>.wake                   list: calls to workers that wait               32 entries
+--   unacked                        hash: tag -> [message, exchange, queue],       until acknowledged
+--                                  what workers hold
+--   unacked_index                  sorted set: tag -> when its lease was renewed  the same
+--   celery-task-meta-<id>          string: a task's record, as JSON;              CELERY_RESULT_EXPIRES,
+--                                  its changes are published under the same name  a day while it waits
+--   background:workers             hash: worker -> its last sign of life          an hour of silence
+--   background:cancelled:<id>      string: the task shall not run                 a day
+--   background:deliveries:<id>     string: how often a task was delivered         a day
+--   background:failed              hash: id -> a task that failed or was given    as the two below
+--                                  up, with what it takes to run it again
+--   background:failures            sorted set: ids that failed, by time           the last 50 of a day
+--   background:dead:order          sorted set: ids that were given up, by time    the last 1000
+--   background:scheduler:lease     string: who sends what is due                  20 seconds
+--   background:scheduler:runs      hash: entry -> its last run                    as the schedule
+--   background:lock:<function>     string: a function that must not overlap       30 seconds
+--   background:done:<function>:…   string: the result of work done once           a day
+--   background:local-cluster       string: who starts workers for development     seconds
+--   background:probe               string: whether Redis takes a write            a minute
+--   recent                         sorted set: ids of the latest tasks, by time   100 entries
+--   counters                       hash: how tasks ended, and how long they took  for good
+--
+-- Kombu keeps its own lists of queues and of who answers commands (_kombu.binding.*), and Celery
+-- its groups and chords (celery-taskset-meta-*, chord-unlock-*).
+--
+-- All times are those of Redis' clock: the clocks of machines differ, and may be set.
+--
+-- Redis lets a script write when its memory is full if the script's first write needs no memory.
+-- So each command that workers need to go on begins with such a write.
+-- https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
+
+local commands = {}
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] .. '.' .. string.format('%06d', time[2])
+end
+
+-- Take a message and note who has it.
+-- KEYS: unacked, unacked_index, the lists in order, their wake lists.
+-- ARGV: tag, number of lists, then the queue of each list as JSON. Returns the list, the message.
+function commands.take()
+  local lists = tonumber(ARGV[3])
+  for i = 3, 2 + lists do
+    local message = redis.call('RPOP', KEYS[i])
+    if message then
+      -- The value is what Kombu stores: message, exchange (here the default one), routing key.
+      redis.call('HSET', KEYS[1], ARGV[2], '[' .. message .. ',"",' .. ARGV[i + 1] .. ']')
+      redis.call('ZADD', KEYS[2], now(), ARGV[2])
+      return {KEYS[i], message}
+    end
+  end
+  for i = 3 + lists, #KEYS do redis.call('DEL', KEYS[i]) end
+  return false
+end
+
+-- Renew the leases of messages. KEYS: unacked_index. ARGV: tags.
+-- Returns the tags that are not there any more.
+function commands.renew()
+  local lost = {}
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 1, 0)
+  for i = 2, #ARGV do
+    if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+      redis.call('ZADD', KEYS[1], now(), ARGV[i])
+    else
+      lost[#lost + 1] = ARGV[i]
+    end
+  end
+  return lost
+end
+
+-- Find messages whose lease has ended. KEYS: unacked_index. ARGV: lease (seconds), how many.
+function commands.expired()
+  return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now() - ARGV[2], 'LIMIT', 0, ARGV[3])
+end
+
+-- Put a message back into its list. KEYS: unacked, unacked_index, list.
+-- ARGV: tag, message, LPUSH or RPUSH, lease (seconds; 0: whatever its age).
+-- Returns whether it was there.
+function commands.put_back()
+  local lease = tonumber(ARGV[5])
+  if lease > 0 then
+    local since = redis.call('ZSCORE', KEYS[2], ARGV[2])
+    if since and tonumber(since) > now() - lease then return 0 end
+  end
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  if redis.call('HDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
+  redis.call(ARGV[4], KEYS[3], ARGV[3])
+  return 1
+end
+
+-- Store a task's record and tell who waits for it. KEYS: the record. ARGV: record, seconds.
+function commands.store()
+  redis.call('PERSIST', KEYS[1])
+  redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+  redis.call('PUBLISH', KEYS[1], ARGV[2])
+end
+
+-- Write a worker's sign of life. KEYS: background:workers. ARGV: worker, what it says.
+function commands.beat()
+  redis.call('PERSIST', KEYS[1])
+  redis.call('HSET', KEYS[1], ARGV[2], now() .. ' ' .. ARGV[3])
+end
+
+-- Note a run of the schedule, if the lease is ours. KEYS: lease, background:scheduler:runs.
+-- ARGV: token, entry, its record. Returns whether it was noted.
+function commands.claim()
+  if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
+  redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+  return 1
+end
+
+-- Keep a task that failed or was given up. A message that a worker holds is let go.
+-- KEYS: background:failed, the sorted set of its kind, unacked, unacked_index.
+-- ARGV: id, record, time, how many are kept, from which time on, the message's tag.
+function commands.keep()
+  redis.call('HDEL', KEYS[3], ARGV[7])
+  redis.call('ZREM', KEYS[4], ARGV[7])
+  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+  redis.call('ZADD', KEYS[2], ARGV[4], ARGV[2])
+  local old = redis.call('ZRANGE', KEYS[2], 0, -1 - ARGV[5])
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[6])) do
+    old[#old + 1] = id
+  end
+  for _, id in ipairs(old) do
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+  end
+end
+
+-- Take such a task out, and send its message again if there is one.
+-- KEYS: background:failed, both sorted sets, deliveries, list. ARGV: id, message or nothing.
+-- Returns whether it was there.
+function commands.release()
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  redis.call('ZREM', KEYS[3], ARGV[2])
+  if redis.call('HDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
+  redis.call('DEL', KEYS[4])
+  if ARGV[3] ~= '' then redis.call('LPUSH', KEYS[5], ARGV[3]) end
+  return 1
+end
+
+return commands[ARGV[1]]()

@@ -1,0 +1,41 @@
+"""What ``@celery.schedule(…)`` does: it makes a task, and an entry of the schedule."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery.schedules import BaseSchedule, crontab
+
+from ..core import Core
+
+
+def moment_of(
+    when: float | BaseSchedule | None, crontab_fields: Mapping[str, Any]
+) -> float | BaseSchedule:
+    """Return the one of the two ways to say when. Raises ``ValueError`` unless it is one."""
+    if (when is None) == (not crontab_fields):
+        raise ValueError(
+            "Say when: a number of seconds, a schedule, or fields of a crontab such as "
+            "hour=7, minute=30; and only one of these."
+        )
+    return crontab(**crontab_fields) if when is None else when
+
+
+def add(
+    core: Core,
+    function: Callable[..., Any],
+    *,
+    name: str | None,
+    moment: float | BaseSchedule,
+    entry: dict[str, Any],
+) -> Any:
+    """Schedule a function or a task, and return the task. Raises ``ValueError`` for a taken name."""
+    task = function if hasattr(function, "apply_async") else core.task(function)
+    task_name = getattr(function, "name", None) or core.gen_task_name(
+        function.__name__, function.__module__
+    )
+    defaults = {"expires": moment} if isinstance(moment, (int, float)) else {}
+    options = {**defaults, **(entry["options"] or {})}
+    core.add_entry(
+        name or task_name, {**entry, "task": task_name, "schedule": moment, "options": options}
+    )
+    return task

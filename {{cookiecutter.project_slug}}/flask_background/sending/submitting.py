@@ -1,0 +1,72 @@
+"""What ``celery.submit`` does, and what runs the function in the worker."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..base.errors import SubmitError
+from ..core import Core
+from . import functions
+from .arguments import prepare
+from .futures import Future
+from .tasks import FlaskTask
+
+#: What ``submit`` takes for itself; a function cannot have parameters of these names.
+OPTIONS = ("queue", "countdown", "eta", "expires", "priority", "retry")
+
+
+def options_of(fn: Callable[..., Any], given: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the options that were given, by name.
+
+    Raises ``SubmitError`` if a parameter of ``fn`` has such a name.
+    """
+    if inspect.isfunction(fn) and (names := _clashes(fn)):
+        raise SubmitError(
+            f"{fn.__qualname__} has a parameter {names[0]!r}, which submit takes for itself. Use "
+            "celery.apply(fn, args, kwargs), or give the parameter another name."
+        )
+    pairs = zip(OPTIONS, given, strict=True)
+    return {option: value for option, value in pairs if value is not None}
+
+
+@functools.lru_cache(maxsize=256)
+def _clashes(fn: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(fn).parameters
+    return tuple(name for name in OPTIONS if name in parameters)
+
+
+def send(
+    core: Core,
+    call: Any,
+    fn: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> Future:
+    """Send a task, or a function as the arguments of the task ``call``.
+
+    Raises ``SubmitError``, ``UnknownQueue`` and ``BrokerUnavailable``.
+    """
+    core.refuse_queue(options.get("queue"))  # here too, for tasks that run eagerly
+    own = core.options
+    sent_args, sent_kwargs = prepare(
+        args, kwargs, limit=own.max_argument_bytes, sanitize=own.sanitize_arguments
+    )
+    if hasattr(fn, "apply_async"):
+        task, name = fn, str(fn.name)
+        result = task.apply_async(sent_args, sent_kwargs, **options)
+    else:
+        path = functions.path_of(fn, own.submit_packages)
+        task, name = call, path.replace(":", ".")
+        result = task.apply_async((path, sent_args, sent_kwargs), shadow=name, **options)
+    kept = not options.get("ignore_result", getattr(task, "ignore_result", False))
+    return Future(core, result.id, name, kept=kept)
+
+
+def run_function(self: FlaskTask, path: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Run a submitted function in the worker; the rule of what may run is in functions.py."""
+    function = functions.resolve(path, self.app.options.submit_packages)
+    if self.request.is_eager:
+        self.request.shadow = path.replace(":", ".")  # a worker has it from the message
+    return function(*args, **kwargs)

@@ -1,0 +1,53 @@
+"""One task, by its id: what is known of it, and how to stop it."""
+
+import json
+from typing import Any
+
+from celery import states
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from ..base.errors import BrokerUnavailable
+from ..base.keys import ISSUED_TTL
+from ..base.records import CANCELLED, TaskInfo, info_from_meta
+from ..core import Core
+
+
+def task_meta(core: Core, task_id: str) -> dict[str, Any] | None:
+    """Read the result backend's record of a task; None for an id that was never issued.
+
+    Raises ``BrokerUnavailable``.
+    """
+    store = core.backend if core.conf.task_always_eager else core.redis
+    try:
+        text = store.get(core.backend.get_key_for_task(task_id))
+    except (OperationalError, RedisError) as error:
+        raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+    return json.loads(text) if text else None
+
+
+def task_info(core: Core, task_id: str) -> TaskInfo | None:
+    """Say what is known of a task; None for an id that was never issued or has expired.
+
+    Raises ``BrokerUnavailable``.
+    """
+    meta = task_meta(core, task_id)
+    return None if meta is None else info_from_meta(task_id, meta)
+
+
+def cancel(core: Core, task_id: str) -> bool:
+    """Stop a task: a waiting one never runs, a running one is ended with its pool child.
+
+    Returns False when the task had ended or is unknown. Raises ``BrokerUnavailable``.
+    """
+    meta = task_meta(core, task_id)
+    if meta is None or meta["status"] in states.READY_STATES:
+        return False
+    try:
+        core.redis.set(core.keys.cancelled(task_id), 1, ex=ISSUED_TTL)
+        if meta["status"] not in (states.STARTED, "PROGRESS"):
+            core.backend.store_result(task_id, CANCELLED, states.REVOKED)
+        core.control.revoke(task_id, terminate=True)
+    except (OperationalError, RedisError) as error:
+        raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+    return True

@@ -1,0 +1,182 @@
+"""What there is to see at one moment: readiness, and what waits, runs, ended and failed."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from redis.exceptions import RedisError
+
+from ..base.reasons import reason_of
+from ..base.records import TaskInfo, info_from_meta
+from ..core import Core
+from . import activity, failed, heartbeats, scheduler
+from .failed import FAILED, GIVEN_UP, FailedTask
+from .heartbeats import LOST_AFTER, MOST_TASKS, Heartbeat
+from .scheduler import ScheduleStatus
+
+#: Seconds between a task's own start and the moment when its worker's heartbeat must name it.
+_MARGIN = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether tasks can be sent and done: ``reason`` is a sentence that says why not, or None."""
+
+    reason: str | None
+    workers: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A task with what is known besides its record.
+
+    ``interrupted``: its worker died or was stopped while it ran; it goes back into its queue.
+    """
+
+    info: TaskInfo
+    sent_at: datetime | None = None
+    interrupted: bool = False
+
+    @property
+    def label(self) -> str:
+        """The last part of the task's name."""
+        return (self.info.name or self.info.id).rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The background at one moment; empty and not ``reachable`` while Redis is away.
+
+    ``failed_count`` is how many failed or were given up, listed here or not.
+    """
+
+    reachable: bool = True
+    running: list[TaskView] = field(default_factory=list)
+    waiting: list[TaskView] = field(default_factory=list)
+    ended: list[TaskView] = field(default_factory=list)
+    failures: list[FailedTask] = field(default_factory=list)
+    dead: list[FailedTask] = field(default_factory=list)
+    failed_count: int = 0
+    queues: dict[str, int] = field(default_factory=dict)
+    workers: list[Heartbeat] = field(default_factory=list)
+    schedule: list[ScheduleStatus] = field(default_factory=list)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many tasks wait in all queues."""
+        return sum(self.queues.values())
+
+    @property
+    def alive_count(self) -> int:
+        """How many workers have beaten lately."""
+        return sum(worker.alive for worker in self.workers)
+
+    @property
+    def next_run_at(self) -> datetime | None:
+        """When the schedule sends its next task."""
+        times = [entry.next_run_at for entry in self.schedule if entry.next_run_at]
+        return min(times, default=None)
+
+
+def readiness(core: Core) -> Readiness:
+    """Find out whether Redis takes a task and a worker lives."""
+    try:
+        core.redis.set(core.keys.probe, 1, ex=60)
+        dead = failed.count(core, GIVEN_UP)
+        alive = sum(beat.alive for beat in heartbeats.latest(core))
+    except RedisError as error:
+        core.log.get_default_logger().warning("Redis is ill: %s", error)
+        return Readiness(reason_of(error))
+    silent = f"No worker has given a sign of life for {LOST_AFTER} seconds."
+    return Readiness(None if alive else silent, alive, dead)
+
+
+def queue_lengths(core: Core) -> dict[str, int]:
+    """Return how many tasks wait in each queue. Raises ``RedisError``."""
+    names = sorted(queue.name for queue in core.conf.task_queues)
+    # Kombu keeps a list for each priority step; that of step 0 has the queue's own name.
+    # https://docs.celeryq.dev/en/stable/userguide/routing.html#redis-message-priorities
+    options = core.conf.broker_transport_options
+    separator = options.get("sep", "\x06\x16")
+    steps = [
+        "" if step == 0 else f"{separator}{step}"
+        for step in options.get("priority_steps", (0, 3, 6, 9))
+    ]
+    with core.redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            for step in steps:
+                pipe.llen(f"{core.keys.prefix}{name}{step}")
+        lengths = iter(pipe.execute())
+    return {name: sum(next(lengths) for _ in steps) for name in names}
+
+
+def take(
+    core: Core, running: int = 20, waiting: int = 8, ended: int = 12, failures: int = 8
+) -> Overview:
+    """Ask Redis, nine round trips in all; the numbers say how many of each kind are listed.
+
+    Raises ``RedisError``.
+    """
+    # The heartbeats come first: what they do not name, though it began before, runs no more.
+    workers = heartbeats.latest(core)
+    sent = activity.latest(core)
+    working = {task_id for worker in workers if worker.alive for task_id in worker.tasks}
+    tasks = [
+        TaskView(info, _moment(sent.get(info.id)))
+        for info in _read_tasks(core, [*sent, *(working - sent.keys())])
+    ]
+    at_work = [task for task in tasks if task.info.running]
+    waits = [task for task in reversed(tasks) if not (task.info.done or task.info.running)]
+    has_ended = (task for task in tasks if task.info.done and task.info.state != "FAILURE")
+    return Overview(
+        running=[_check(task, workers) for task in _newest(at_work, running)],
+        waiting=waits[:waiting],
+        ended=_newest(has_ended, ended),
+        failures=failed.latest(core, FAILED, failures),
+        dead=failed.latest(core, GIVEN_UP, failures),
+        failed_count=failed.count(core, FAILED) + failed.count(core, GIVEN_UP),
+        queues=queue_lengths(core),
+        workers=workers,
+        schedule=scheduler.schedule_status(core),
+    )
+
+
+def _read_tasks(core: Core, task_ids: list[str]) -> Iterable[TaskInfo]:
+    """Read the records of tasks in one round trip; those that expired are left out."""
+    keys = [core.backend.get_key_for_task(task_id) for task_id in task_ids]
+    texts = core.redis.mget(keys) if keys else []
+    for task_id, text in zip(task_ids, texts, strict=True):
+        if text:
+            yield info_from_meta(task_id, json.loads(text))
+
+
+def _check(task: TaskView, workers: list[Heartbeat]) -> TaskView:
+    """Mark a task whose worker died or was replaced while it ran."""
+    worker = next((one for one in workers if one.name == task.info.worker), None)
+    if worker is None or not worker.alive:
+        return replace(task, interrupted=True)
+    beaten_at = datetime.now(UTC) - timedelta(seconds=worker.age)
+    since = task.info.started_at
+    gone = (
+        since is not None
+        and since + _MARGIN < beaten_at
+        and len(worker.tasks) < MOST_TASKS
+        and task.info.id not in worker.tasks
+    )
+    return replace(task, interrupted=gone)
+
+
+def _newest(tasks: Iterable[TaskView], most: int) -> list[TaskView]:
+    """Sort by when each began or ended, newest first."""
+    oldest = datetime.min.replace(tzinfo=UTC)
+
+    def moment(task: TaskView) -> datetime:
+        return task.info.date_done or task.info.started_at or oldest
+
+    return sorted(tasks, key=moment, reverse=True)[:most]
+
+
+def _moment(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
