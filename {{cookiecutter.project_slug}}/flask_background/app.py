@@ -173,6 +173,10 @@ class FlaskCelery(Core):
         """The tasks that were given up, latest first. Raises ``redis.exceptions.RedisError``."""
         return failed.latest(self, GIVEN_UP)
 
+    def refused_messages(self) -> int:
+        """How many messages and commands had no valid signature. Raises ``RedisError``."""
+        return int(self.redis.hget(self.keys.counters, "refused") or 0)
+
     def run_again(self, task_id: str) -> Future | None:
         """Send a task that failed lately, or was given up, once more; None if it is not known.
 

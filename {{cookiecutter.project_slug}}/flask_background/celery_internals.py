@@ -39,10 +39,12 @@ NAMES = {
         "_brpop_start",
         "_connparams",
         "_delete",
+        "_deliver_fanout_message",
         "_expires",
         "_flush_brpop_reauth",
         "_in_poll",
         "_put",
+        "_put_fanout",
         "_q_for_pri",
         "_queue_cycle",
         "_restore",
@@ -185,6 +187,16 @@ class Channel(kombu_redis.Channel):
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         self.restore(message, leftmost)
 
+    def _put_fanout(
+        self, exchange: str, message: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        self.before_broadcast(exchange, message)
+        super()._put_fanout(exchange, message, *args, **kwargs)  # type: ignore[misc]
+
+    def _deliver_fanout_message(self, message: dict[str, Any], exchange: str) -> bool:
+        heard = self.hears(exchange, message)
+        return heard and bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc]
+
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         # Celery 5.7.0 closes a lost connection twice; at the second time its client is gone.
         # Callers expect this error; an AttributeError would end the worker.
@@ -207,6 +219,13 @@ class Channel(kombu_redis.Channel):
     def restore(self, message: Any, leftmost: bool = False) -> None:
         """Put a message back into its queue."""
         super()._restore(message, leftmost)  # type: ignore[call-arg]
+
+    def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
+        """Do what there is to do with a message to all who listen at an exchange."""
+
+    def hears(self, exchange: str, message: dict[str, Any]) -> bool:
+        """Tell whether such a message is taken, or dropped."""
+        return True
 
     def send(self, *command: Any) -> None:
         """Send a command whose answer the event loop will find."""

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
-from celery import Celery, current_app
+from celery import Celery
 from celery.utils import uuid
 from flask import Flask, g, has_app_context
 from kombu.exceptions import OperationalError
@@ -18,6 +19,7 @@ from .base.options import Options, read_options
 from .base.records import pending
 from .base.redis_urls import REQUEST_TIMEOUT, connect_redis
 from .base.settings import DEFAULTS, HOOKS, celery_settings, take_over_redis, tls_url
+from .base.signing import Seal
 
 #: The task that runs submitted functions.
 SUBMITTED = "background.call"
@@ -34,6 +36,9 @@ _BRIEF = {
 _PATIENT = {"max_retries": None, "interval_start": 0, "interval_step": 0.5, "interval_max": 5}
 
 
+_BY_PREFIX: WeakValueDictionary[str, "Core"] = WeakValueDictionary()
+
+
 class Core(Celery):
     """A Celery that takes its settings from a Flask application."""
 
@@ -46,6 +51,7 @@ class Core(Celery):
         self.steps["consumer"].add(HOOKS["heartbeat"])
         self.options = Options()
         self.keys = Keys("")
+        self.seal: Seal | None = None
         self._flask_app: Flask | None = None
         self._scheduled: dict[str, dict[str, Any]] = {}
         self._patient = False
@@ -66,9 +72,16 @@ class Core(Celery):
                 "CELERY_TASK_DEFAULT_QUEUE", DEFAULTS["task_default_queue"]
             ),
         )
+        if self._patient:
+            raise ConfigurationError(
+                "This process is a worker: what it may run was settled when it started. Do not "
+                "make another application in it."
+            )
         settings = celery_settings(app.config, options)
+        self.seal = None if settings.get("task_always_eager") else Seal(app.config)
         self.after_fork()
         self._flask_app, self.options, self.keys = app, options, Keys(options.key_prefix)
+        _BY_PREFIX[options.key_prefix] = self
         #: The URL of Redis, with the rule for TLS applied.
         self.redis_url = tls_url(app.config.get("REDIS_URL") or settings["broker_url"], app.config)
         settings["beat_schedule"] = {**(settings.get("beat_schedule") or {}), **self._scheduled}
@@ -177,6 +190,23 @@ class Core(Celery):
         except RedisError:
             self.log.get_default_logger().debug("The record of %s stays until it expires.", task_id)
 
+    def queue_lists(self) -> dict[str, str]:
+        """Name the lists of all queues, without the prefix, and the queue of each.
+
+        Kombu keeps a list for each priority step; that of step 0 has the queue's own name.
+        https://docs.celeryq.dev/en/stable/userguide/routing.html#redis-message-priorities
+        """
+        options = self.conf.broker_transport_options
+        separator, steps = (
+            options.get("sep", "\x06\x16"),
+            options.get("priority_steps", (0, 3, 6, 9)),
+        )
+        return {
+            f"{queue.name}{separator}{step}" if step else queue.name: queue.name
+            for queue in self.conf.task_queues
+            for step in steps
+        }
+
     def refuse_queue(self, queue: object) -> None:
         """Raise ``UnknownQueue`` for a queue that no worker of the config serves."""
         served = self.options.queues
@@ -198,11 +228,9 @@ class Core(Celery):
         self.conf.task_publish_retry_policy = _PATIENT
 
 
-def current_core() -> Core:
-    """Return the one that this thread works for; in a worker there is only one."""
-    core: Any = current_app
-    found: Core = core._get_current_object()
-    return found
+def core_of(prefix: str) -> Core | None:
+    """Return the one whose keys in Redis have a prefix; of several the one that was made last."""
+    return _BY_PREFIX.get(prefix)
 
 
 def find_core(app: Flask) -> Core:

@@ -21,6 +21,7 @@
 --                                  up, with what it takes to run it again
 --   background:failures            sorted set: ids that failed, by time           the last 50 of a day
 --   background:dead:order          sorted set: ids that were given up, by time    the last 1000
+--   background:refused             sorted set: messages without a signature       the last 100
 --   background:scheduler:lease     string: who sends what is due                  20 seconds
 --   background:scheduler:runs      hash: entry -> its last run                    as the schedule
 --   background:lock:<function>     string: a function that must not overlap       30 seconds
@@ -28,7 +29,8 @@
 --   background:local-cluster       string: who starts workers for development     seconds
 --   background:probe               string: whether Redis takes a write            a minute
 --   recent                         sorted set: ids of the latest tasks, by time   100 entries
---   counters                       hash: how tasks ended, and how long they took  for good
+--   counters                       hash: how tasks ended, how long they took,     for good
+--                                  and how many messages were refused
 --
 -- Kombu keeps its own lists of queues and of who answers commands (_kombu.binding.*), and Celery
 -- its groups and chords (celery-taskset-meta-*, chord-unlock-*).
@@ -139,14 +141,41 @@ function commands.keep()
 end
 
 -- Take such a task out, and send its message again if there is one.
--- KEYS: background:failed, both sorted sets, deliveries, list. ARGV: id, message or nothing.
--- Returns whether it was there.
+-- KEYS: background:failed, the sorted set of its kind, deliveries, list.
+-- ARGV: id, message or nothing. Returns whether it was there.
 function commands.release()
   redis.call('ZREM', KEYS[2], ARGV[2])
-  redis.call('ZREM', KEYS[3], ARGV[2])
   if redis.call('HDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
-  redis.call('DEL', KEYS[4])
-  if ARGV[3] ~= '' then redis.call('LPUSH', KEYS[5], ARGV[3]) end
+  redis.call('DEL', KEYS[3])
+  if ARGV[3] ~= '' then redis.call('LPUSH', KEYS[4], ARGV[3]) end
+  return 1
+end
+
+local function adopt_record(old, new)
+  if redis.call('EXISTS', old) == 1 then redis.call('RENAMENX', old, new) end
+end
+
+-- Take over a waiting message of a version whose keys had no prefix.
+-- KEYS: its list, the new list, the new list to wake, its task's record, the new record.
+-- ARGV: message. Returns whether it was there.
+function commands.adopt()
+  if redis.call('LREM', KEYS[1], -1, ARGV[2]) == 0 then return 0 end
+  redis.call('LPUSH', KEYS[2], ARGV[2])
+  redis.call('LPUSH', KEYS[3], 1)
+  adopt_record(KEYS[4], KEYS[5])
+  return 1
+end
+
+-- Take over an entry of a hash and its sorted set. KEYS: hash, sorted set, the two new ones, the
+-- record of the task, the new record. ARGV: the entry. Returns whether it was there.
+function commands.adopt_held()
+  local value, score = redis.call('HGET', KEYS[1], ARGV[2]), redis.call('ZSCORE', KEYS[2], ARGV[2])
+  if not (value and score) then return 0 end
+  redis.call('HDEL', KEYS[1], ARGV[2])
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  redis.call('HSET', KEYS[3], ARGV[2], value)
+  redis.call('ZADD', KEYS[4], score, ARGV[2])
+  adopt_record(KEYS[5], KEYS[6])
   return 1
 end
 

@@ -26,6 +26,7 @@ class Keys:
         self.failed = f"{own}failed"
         self.failures = f"{own}failures"
         self.dead = f"{own}dead:order"
+        self.refused = f"{own}refused"
         self.probe = f"{own}probe"
         self.listener = f"{own}listener"
 

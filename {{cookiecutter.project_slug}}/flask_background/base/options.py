@@ -27,6 +27,8 @@ class Options:
     workers: tuple[WorkerSpec, ...] = ()
     submit_packages: tuple[str, ...] = ()
     key_prefix: str = ""
+    unsigned_tasks: tuple[str, ...] = ()
+    accept_unsigned: bool = False
     max_argument_bytes: int = 256 * 1024
     max_deliveries: int = 5
     sanitize_arguments: bool = True

@@ -81,7 +81,7 @@ def _worker(name: object, options: object) -> WorkerSpec:
     rest = {str(key).replace("-", "_"): option for key, option in options.items()}
     if taken := _TAKEN & rest.keys():
         raise ConfigurationError(
-            f"CELERY_WORKERS[{name!r}] cannot have the option {min(taken)!r}: the cluster decides it."
+            f"CELERY_WORKERS[{name!r}] has the option {min(taken)!r}, which the cluster decides."
         )
     return WorkerSpec(name, _queues(name, rest.pop("queues", ())), rest)
 

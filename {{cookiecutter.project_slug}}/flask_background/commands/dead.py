@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from redis.exceptions import RedisError
 from ..base.errors import BackgroundError
 from ..core import Core, find_core
 from ..state import failed
-from ..state.failed import GIVEN_UP, FailedTask
+from ..state.failed import FAILED, GIVEN_UP, REFUSED, FailedTask
 
 
 class _Group(click.Group):
@@ -31,7 +32,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def dead() -> None:
-    """Tasks that were given up: they ended their worker each time, or nobody could read them."""
+    """Tasks that were given up: they ended their worker, could not be read, or were not signed."""
 
 
 @dead.command("list")
@@ -54,10 +55,11 @@ def show(letter_id: str) -> None:
 @dead.command()
 @click.argument("letter_id", metavar="ID", required=False)
 @click.option("--all", "every", is_flag=True, help="All of them.")
+@click.option("--unsigned", is_flag=True, help="Those too that this application did not sign.")
 @with_appcontext
-def requeue(letter_id: str | None, every: bool) -> None:
+def requeue(letter_id: str | None, every: bool, unsigned: bool) -> None:
     """Send one again, as if it were new."""
-    _each(letter_id, every, failed.send_again, "sent again")
+    _each(letter_id, every, partial(failed.send_again, unsigned=unsigned), "sent again")
 
 
 @dead.command()
@@ -86,12 +88,14 @@ def _each(
 
 
 def _all() -> list[FailedTask]:
-    return failed.latest(find_core(current_app), GIVEN_UP)
+    core = find_core(current_app)
+    letters = failed.latest(core, GIVEN_UP) + failed.latest(core, REFUSED)
+    return sorted(letters, key=lambda letter: letter.at, reverse=True)
 
 
 def _one(letter_id: str) -> FailedTask:
     letter = failed.find(find_core(current_app), letter_id)
-    if letter is None or letter.kind != GIVEN_UP:
+    if letter is None or letter.kind == FAILED:
         raise BackgroundError(
             f"No dead letter has the id {letter_id!r}. See: flask celery dead list"
         )

@@ -1,27 +1,26 @@
 """Functions by import path: what may be sent to a worker, and what a worker may run.
 
-The same rule holds on both sides, so a message that was written straight into Redis can reach
-nothing but public functions of the application's own package (and of the packages that
-``CELERY_SUBMIT_PACKAGES`` lists). A module that is not loaded yet is imported only if it defines
-the function that is named, so no message makes a worker import what has nothing for it to run.
+The same rule holds on both sides: public functions at the top of the modules of the application's
+own package (and of the packages that ``CELERY_SUBMIT_PACKAGES`` lists), but for those that make or
+configure the application.
 """
 
 import functools
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec, PathFinder
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
+
+from flask import Flask
 
 from ..base.errors import SubmitError
 
-_OWN_PACKAGE = "flask_background"
-#: Never for messages: this layer, and the development tools, which run any command given to them.
-_NEVER = (_OWN_PACKAGE, "devtools")
-#: Modules of a package that make the application, or run, when they are imported.
-_STARTERS = ("__main__", "celery_app", "wsgi")
+#: Never for messages: this package, and the tools, which run any command given to them.
+_NEVER = ("flask_background", "devtools")
+#: Modules that make or configure the application, or run, when they are imported.
+_STARTERS = ("__main__", "celery_app", "config", "wsgi")
+#: Names of application factories; so is whatever says that it returns a Flask.
+_FACTORIES = ("create_app", "make_app")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -79,48 +78,20 @@ def _check_name(module: str, name: str, allowed: tuple[str, ...]) -> FunctionTyp
         raise SubmitError(f"{module}:{name} is private or no name at all. Submit a public name.")
     if module.partition(".")[2].rpartition(".")[2] in _STARTERS:
         raise SubmitError(f"{module} starts the application. Move {name} to another module.")
-    function = getattr(_load(module, name), name, None)
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise SubmitError(f"The module {module!r} cannot be imported: {error}.") from error
     if (
         not isinstance(function, FunctionType)
         or function.__module__ != module
         or function.__qualname__ != name
     ):
         raise SubmitError(f"{module}:{name} is not a function defined in that module.")
+    if name in _FACTORIES or function.__annotations__.get("return") in (Flask, "Flask"):
+        raise SubmitError(f"{module}:{name} makes an application, which is nothing for a worker.")
     return function
 
 
 def _inside(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
-
-
-def _load(module: str, name: str) -> ModuleType | None:
-    """Return the module; None if it would have to be imported and does not define ``name``."""
-    try:
-        if module not in sys.modules:
-            spec = _find(module)
-            if spec is None:
-                raise ImportError("there is none of that name")
-            loader: Any = spec.loader
-            code = loader.get_code(module) if loader else None
-            if code is None or not _defines(code, name):
-                return None
-        return importlib.import_module(module)  # waits for another thread that imports it
-    except ImportError as error:
-        raise SubmitError(f"The module {module!r} cannot be imported: {error}.") from error
-
-
-def _find(module: str) -> ModuleSpec | None:
-    """Find a module as an import would, but without importing the packages that it is in."""
-    package = module.rpartition(".")[0]
-    if not package or package in sys.modules:
-        return importlib.util.find_spec(module)
-    above = _find(package)
-    places = above.submodule_search_locations if above else None
-    return PathFinder.find_spec(module, places) if places else None
-
-
-def _defines(code: CodeType, name: str) -> bool:
-    """Whether a module's code has a function (or a class) of that name at its top."""
-    return code.co_qualname == name or any(
-        _defines(part, name) for part in code.co_consts if isinstance(part, CodeType)
-    )

@@ -55,7 +55,10 @@ def statistics(core: Core) -> list[TaskStatistics]:
     counters = cast("dict[str, str]", core.redis.hgetall(core.keys.counters))
     found: dict[str, TaskStatistics] = {}
     for key, value in sorted(counters.items()):
-        kind, name, *rest = key.split("|")
+        kind, _, rest_of_key = key.partition("|")
+        if not rest_of_key:
+            continue  # the count of refused messages
+        name, *rest = rest_of_key.split("|")
         one = found.setdefault(name, TaskStatistics(name))
         if kind == "ended":
             one.ended[rest[0]] = int(value)

@@ -1,8 +1,9 @@
 """What did not work out: tasks that failed, and messages that were given up.
 
-Both are kept for a person, with what it takes to run them again. A task that *failed* raised an
+All are kept for a person, with what it takes to run them again. A task that *failed* raised an
 error; Celery forgets its message then, so it is kept here. One that was *given up* is a dead
-letter: it ended its worker each time, or no worker could read it.
+letter: it ended its worker each time, or no worker could read it. One that was *refused* is a dead
+letter that carries no valid signature.
 """
 
 import contextlib
@@ -26,22 +27,22 @@ from ..core import Core
 
 logger = logging.getLogger(__name__)
 
-FAILED, GIVEN_UP = "failed", "given up"
+FAILED, GIVEN_UP, REFUSED = "failed", "given up", "refused"
 #: How many of each kind are kept, and for how many seconds.
-KEPT = {FAILED: (50, 24 * 3600), GIVEN_UP: (1000, None)}
+KEPT = {FAILED: (50, 24 * 3600), GIVEN_UP: (1000, None), REFUSED: (100, None)}
 #: Larger messages (bytes) of failed tasks are not kept, so their list takes less than a megabyte.
 _LARGEST = 16 * 1024
 
 
 @dataclass(frozen=True)
 class FailedTask:
-    """A task that failed or was given up.
+    """A task that failed, was given up, or was refused.
 
     ``id`` and ``name`` are the task's as far as they could be read. ``reason`` reads
     ``"ValueError: the message"`` for a task that failed, and is a sentence for one that was given
     up. ``at`` is in seconds since 1970. ``args`` and ``kwargs`` are Celery's short form for people.
     ``message`` is the whole message of one that was given up, ``list`` the list in Redis that it
-    came from; ``again`` is what to send for one that failed.
+    came from; ``again`` is what to send for one that failed, sealed.
     """
 
     id: str
@@ -53,7 +54,7 @@ class FailedTask:
     kwargs: str = ""
     list: str = ""
     message: str = ""
-    again: Mapping[str, Any] | None = None
+    again: str | None = None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -78,7 +79,7 @@ class FailedTask:
 
 def order_of(keys: Keys, kind: str) -> str:
     """Name the sorted set that has the ids of a kind."""
-    return keys.failures if kind == FAILED else keys.dead
+    return {FAILED: keys.failures, GIVEN_UP: keys.dead, REFUSED: keys.refused}[kind]
 
 
 # Keeping
@@ -100,12 +101,12 @@ def note_failure(core: Core, request: Any, error: BaseException) -> None:
         kind=FAILED,
     )
     try:
-        _keep(core, failed, _with_message(failed, task, request))
+        _keep(core, failed, _with_message(core, failed, task, request))
     except RedisError as problem:
         logger.warning("The failure of %s was not noted: %s", task_id, problem)
 
 
-def _with_message(failed: FailedTask, task: str, request: Any) -> str:
+def _with_message(core: Core, failed: FailedTask, task: str, request: Any) -> str:
     """Write it down with the task's message, if that can be sent again as it is."""
     bare = failed.to_json()
     parts = ("group", "chord", "chain", "callbacks")
@@ -120,7 +121,7 @@ def _with_message(failed: FailedTask, task: str, request: Any) -> str:
         "queue": (getattr(request, "delivery_info", None) or {}).get("routing_key"),
     }
     try:
-        whole = replace(failed, again=again).to_json()
+        whole = replace(failed, again=core.seal.seal(dumps(again))).to_json() if core.seal else bare
     except (EncodeError, TypeError, ValueError):
         return bare
     return whole if len(whole) <= _LARGEST else bare
@@ -150,6 +151,33 @@ def bury(
     _keep(core, letter, letter.to_json(), tag)
     logger.error("%s %s is a dead letter now. %s", letter.name or "A message", letter.id, reason)
     return letter
+
+
+def refuse(core: Core, tag: str, key: str, item: bytes) -> None:
+    """Keep a message that carries no valid signature. Raises ``RedisError``."""
+    text = item.decode("utf-8", "backslashreplace")
+    headers = _headers(text)
+    # Its id may be that of another task: whoever wrote it chose it.
+    letter = FailedTask(
+        id=tag,
+        name=_short(headers.get("task")),
+        reason="It carries no valid signature: it was not sent by this application (SECRET_KEY).",
+        at=time.time(),
+        kind=REFUSED,
+        args=_short(headers.get("argsrepr")),
+        kwargs=_short(headers.get("kwargsrepr")),
+        list=key,
+        message=text,
+    )
+    _keep(core, letter, letter.to_json(), tag)
+    count_refused(core)
+    logger.error("The message %s (%s) was refused. %s", tag, letter.name, letter.reason)
+
+
+def count_refused(core: Core) -> None:
+    """Count a message or a command without a valid signature."""
+    with contextlib.suppress(RedisError):
+        core.redis.hincrby(core.keys.counters, "refused", 1)
 
 
 def give_up(core: Core, message: Any, reason: str, request: Any = None) -> None:
@@ -227,18 +255,30 @@ def count(core: Core, kind: str) -> int:
 # Running again
 
 
-def send_again(core: Core, failed: FailedTask) -> tuple[str, str] | None:
+def send_again(core: Core, failed: FailedTask, *, unsigned: bool = False) -> tuple[str, str] | None:
     """Send its task once more. Returns id and name of what was sent, None if it was gone already.
 
-    One that failed gets a new id; one that was given up keeps its own. Raises ``RedisError``,
-    ``UnknownTask``, and ``BackgroundError`` for a message that no worker could read.
+    One that failed gets a new id, others keep theirs. ``unsigned``: sign one that was refused, too.
+    Raises ``RedisError``, ``UnknownTask``, and ``BackgroundError`` for a message that no worker
+    could read, or that may not be sent.
     """
-    if failed.kind == GIVEN_UP:
+    if failed.kind == REFUSED and not unsigned:
+        raise BackgroundError(
+            f"{failed.id} carries no valid signature, so somebody else may have written it. Read it: "
+            f"flask celery dead show {failed.id}. To run it all the same: "
+            f"flask celery dead requeue --unsigned {failed.id}"
+        )
+    if failed.kind != FAILED:
         return (failed.id, failed.name) if _requeue(core, failed) else None
     if failed.again is None or not drop(core, failed):
         return None
-    message = dict(failed.again)
+    text = core.seal.open(failed.again) if core.seal else None
     try:
+        if text is None:
+            raise BackgroundError(
+                f"What is kept of {failed.id} was not written by this application."
+            )
+        message = loads(text)
         task = core.tasks.get(message.pop("name"))
         if task is None:
             raise UnknownTask(f"There is no task {failed.name!r} in this version.")
@@ -260,6 +300,8 @@ def _requeue(core: Core, failed: FailedTask) -> bool:
         raise BackgroundError(
             f"The dead letter {failed.id} is no task that could be sent: {failed.reason}"
         ) from error
+    if failed.kind == REFUSED and core.seal:
+        core.seal.sign(payload)
     key = core.backend.get_key_for_task(task_id)
     core.redis.set(key, pending(task_id, failed.name), ex=ISSUED_TTL)
     return drop(core, failed, str(dumps(payload)))
@@ -271,5 +313,6 @@ def drop(core: Core, failed: FailedTask, message: str = "") -> bool:
     Returns False when it was gone already. Raises ``RedisError``.
     """
     keys = core.keys
-    names = [keys.failed, keys.failures, keys.dead, keys.deliveries(failed.id), failed.list]
+    order = order_of(keys, failed.kind)
+    names = [keys.failed, order, keys.deliveries(failed.id), failed.list]
     return bool(scripts.call(core.redis, "release", names, failed.id, message))

@@ -11,7 +11,7 @@ from ..base.reasons import reason_of
 from ..base.records import TaskInfo, info_from_meta
 from ..core import Core
 from . import activity, failed, heartbeats, scheduler
-from .failed import FAILED, GIVEN_UP, FailedTask
+from .failed import FAILED, GIVEN_UP, REFUSED, FailedTask
 from .heartbeats import LOST_AFTER, MOST_TASKS, Heartbeat
 from .scheduler import ScheduleStatus
 
@@ -84,7 +84,7 @@ def readiness(core: Core) -> Readiness:
     """Find out whether Redis takes a task and a worker lives."""
     try:
         core.redis.set(core.keys.probe, 1, ex=60)
-        dead = failed.count(core, GIVEN_UP)
+        dead = failed.count(core, GIVEN_UP) + failed.count(core, REFUSED)
         alive = sum(beat.alive for beat in heartbeats.latest(core))
     except RedisError as error:
         core.log.get_default_logger().warning("Redis is ill: %s", error)
@@ -95,21 +95,14 @@ def readiness(core: Core) -> Readiness:
 
 def queue_lengths(core: Core) -> dict[str, int]:
     """Return how many tasks wait in each queue. Raises ``RedisError``."""
-    names = sorted(queue.name for queue in core.conf.task_queues)
-    # Kombu keeps a list for each priority step; that of step 0 has the queue's own name.
-    # https://docs.celeryq.dev/en/stable/userguide/routing.html#redis-message-priorities
-    options = core.conf.broker_transport_options
-    separator = options.get("sep", "\x06\x16")
-    steps = [
-        "" if step == 0 else f"{separator}{step}"
-        for step in options.get("priority_steps", (0, 3, 6, 9))
-    ]
+    lists = core.queue_lists()
+    lengths = dict.fromkeys(sorted(lists.values()), 0)
     with core.redis.pipeline(transaction=False) as pipe:
-        for name in names:
-            for step in steps:
-                pipe.llen(f"{core.keys.prefix}{name}{step}")
-        lengths = iter(pipe.execute())
-    return {name: sum(next(lengths) for _ in steps) for name in names}
+        for name in lists:
+            pipe.llen(f"{core.keys.prefix}{name}")
+        for queue, length in zip(lists.values(), pipe.execute(), strict=True):
+            lengths[queue] += length
+    return lengths
 
 
 def take(

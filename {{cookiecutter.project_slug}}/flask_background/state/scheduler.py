@@ -9,6 +9,7 @@ the holder dies, the lease runs out and another one goes on where it stopped.
 import json
 import os
 import platform
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +24,7 @@ from redis.lock import Lock
 from ..base import scripts
 from ..base.redis_urls import connect_redis
 from ..core import Core
+from . import upgrade
 
 logger = get_logger(__name__)
 
@@ -50,7 +52,9 @@ class RedisScheduler(beat.Scheduler):
     """Celery's scheduler with its state in Redis and a lease. It outlives a Redis that is away."""
 
     def __init__(self, app: Core, **kwargs: Any) -> None:
-        self._keys = app.keys
+        self._core, self._keys = app, app.keys
+        # Beside the version before, whose lease has another name, this one waits for its end.
+        self._defers_until = time.monotonic() + 3 * LEASE
         self._redis = connect_redis(app.redis_url, timeout=1)
         self._token = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._lease = Lock(self._redis, app.keys.scheduler_lease, LEASE, thread_local=False)
@@ -117,7 +121,10 @@ class RedisScheduler(beat.Scheduler):
                 self._lease.reacquire()
             except LockError:
                 raise _LeaseLost from None
+        elif time.monotonic() < self._defers_until and upgrade.old_scheduler_leads(self._redis):
+            return False
         elif self._lease.acquire(blocking=False, token=self._token):
+            upgrade.copy_runs(self._core, self._redis)
             self._load_runs()
             self._leading = True
             logger.info("This scheduler leads; %d entries.", len(self.schedule))

@@ -29,8 +29,9 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from .. import celery_internals
 from ..base import scripts
-from ..core import current_core
-from ..state import failed
+from ..base.signing import Seal, without_callbacks
+from ..core import Core, core_of
+from ..state import failed, upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ _WAKES_KEPT = 32
 #: Answers to control commands go to queues with this exchange, and for so many seconds: whoever
 #: asked may be gone.
 _ANSWERS, _ANSWERS_KEPT = "reply.", 60
+#: How the name of the exchange for commands to the workers ends.
+_COMMANDS = ".pidbox"
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
 #: How many messages of lost workers are put back in one go.
@@ -96,6 +99,7 @@ class QoS(celery_internals.QoS):
             return
         self._sweep_at = time.monotonic() + self.channel.unacked_restore_interval / 2
         lease = self.visibility_timeout
+        upgrade.take_over(self.channel.core, lease)
         tags = self.channel.script("expired", [self.unacked_index_key], lease, _AT_ONCE)
         restored = sum(self.channel.put_back(tag.decode(), lease=lease) for tag in tags)
         if restored:
@@ -131,7 +135,9 @@ class Channel(celery_internals.Channel):
     # Publishing
 
     def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Put a message into its list, and wake a worker that waits."""
+        """Sign a message, put it into its list, and wake a worker that waits."""
+        if self._seal and not self.expires(queue):
+            self._seal.sign(message)
         if kwargs.get("_publish_batch") or self.expires(queue):
             # Rare: batches, and queues for answers. Nobody waits for their call to wake.
             super().publish(queue, message, **kwargs)
@@ -145,6 +151,36 @@ class Channel(celery_internals.Channel):
                 pipe.lpush(queue + _WAKE, 1)
                 pipe.ltrim(queue + _WAKE, 0, _WAKES_KEPT - 1)
             pipe.execute()
+
+    def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
+        """Sign a command to the workers."""
+        if self._seal and exchange.endswith(_COMMANDS):
+            self._seal.sign_command(message)
+
+    def hears(self, exchange: str, message: dict[str, Any]) -> bool:
+        """Drop a command that is not signed, or came before."""
+        if not exchange.endswith(_COMMANDS) or not self._seal:
+            return True
+        try:
+            heard = self._seal.is_fresh_command(message)
+        except Exception:  # whatever somebody published
+            heard = False
+        if not heard:
+            logger.error("A command to the workers was dropped: it has no valid signature.")
+            failed.count_refused(self.core)
+        return heard
+
+    @property
+    def core(self) -> Core:
+        """The application's Celery."""
+        core = core_of(self.global_keyprefix)
+        assert core is not None  # noqa: S101  (its application made this channel)
+        return core
+
+    @property
+    def _seal(self) -> Seal | None:
+        core = core_of(self.global_keyprefix)
+        return core.seal if core else None
 
     # Taking
 
@@ -215,14 +251,27 @@ class Channel(celery_internals.Channel):
             for part in (payload["headers"], properties["delivery_info"]):
                 part.items()  # each is a JSON object, or this fails
             self.Message(payload, channel=self)
+            trusted = self._trusts(payload)
         except Exception as error:  # whatever somebody wrote into the list
             self._bury(self._tag, key, item, error)
+            return
+        if not trusted:
+            failed.refuse(self.core, self._tag, key, item)
             return
         self.taken = self._tag
         self.deliver(payload, queue)
 
+    def _trusts(self, payload: dict[str, Any]) -> bool:
+        """Whether a message is signed, or may come without. Raises for what cannot be read."""
+        if self._seal is None or self._seal.is_signed(payload):
+            return True
+        options = self.core.options
+        if payload["headers"].get("task") in options.unsigned_tasks:
+            return without_callbacks(payload)
+        return options.accept_unsigned
+
     def _bury(self, tag: str, key: str, item: bytes, error: Exception) -> None:
-        failed.bury(current_core(), tag, key, item, f"It is no message: {error!r}")
+        failed.bury(self.core, tag, key, item, f"It is no message: {error!r}")
 
     # Putting back
 
