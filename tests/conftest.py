@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import support
 from xdist.scheduler import LoadScopeScheduling
+
+# Compiled files stay out of the template, which the tests import in place, and out of the projects. All
+# processes of a run share them, and so need not compile the same modules again.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
+sys.dont_write_bytecode = False
 
 REPORT = pytest.StashKey[support.Report]()
 #: Tests that take many minutes in sum, one for each process.
@@ -75,14 +89,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def report(pytestconfig: pytest.Config) -> support.Report:
     """Return the report: ``report.add("topic", "text")`` adds a line to the end of the run."""
     return pytestconfig.stash[REPORT]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_bytecode() -> Iterator[None]:
-    """Keep compiled files out of the projects and of the template while tests run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import redis
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import Running, StartCluster, flask_celery, ready
+from flask_background import FlaskCelery
 from sample_app import celery, create_app, mailbox
-from support import EmbeddedRedis, FlaskCelery, Running, StartCluster, flask_celery, ready
 
 #: The workers that most tests share.
 WORKERS = {"main": {"queues": ["default"], "concurrency": 2}, "mail": {"queues": ["mail", "slow"]}}

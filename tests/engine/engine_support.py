@@ -12,68 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flask_background import Child, Heartbeat
 from sample_app import celery, create_app
-
-from {{ cookiecutter.project_slug }}.background import (
-    BackgroundError,
-    BrokerUnavailable,
-    ConfigurationError,
-    FlaskCelery,
-    Future,
-    FuturePool,
-    GivenUp,
-    Heartbeat,
-    SubmitError,
-    TaskError,
-    UnknownQueue,
-    UnknownTask,
-    connect_redis,
-    current_task,
-    no_overlap,
-    progress,
-    unique_by,
-)
-from {{ cookiecutter.project_slug }}.background.diagnosis import check, reason_of
-from {{ cookiecutter.project_slug }}.background.functions import resolve
-from {{ cookiecutter.project_slug }}.background.heartbeat import forget_cancelled
-from {{ cookiecutter.project_slug }}.background.scheduler import RedisScheduler
-from {{ cookiecutter.project_slug }}.dev.child import Child
-from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
-
-__all__ = [
-    "BackgroundError",
-    "BrokerUnavailable",
-    "Child",
-    "ConfigurationError",
-    "EmbeddedRedis",
-    "FlaskCelery",
-    "Future",
-    "FuturePool",
-    "GivenUp",
-    "Heartbeat",
-    "RedisScheduler",
-    "SubmitError",
-    "TaskError",
-    "UnknownQueue",
-    "UnknownTask",
-    "check",
-    "connect_redis",
-    "current_task",
-    "forget_cancelled",
-    "no_overlap",
-    "progress",
-    "reason_of",
-    "resolve",
-    "unique_by",
-]
-
-#: The whole names of two packages: this layer, and the one for development.
-BACKGROUND = FlaskCelery.__module__.rpartition(".")[0]
-DEVELOPMENT = Child.__module__.rpartition(".")[0]
-
+from support import PROJECT_FOLDER, ROOT
 
 HERE = Path(__file__).parent
-PROJECT = HERE.parents[1]
+#: The folder with `flask_background` and `devtools`, which the programs that tests start import.
+PROJECT = ROOT / PROJECT_FOLDER
 StartCluster = Callable[..., "Running"]
 PATIENCE = 30.0  # seconds that any single event may take
 
@@ -87,7 +32,7 @@ class Running:
         settings: Mapping[str, Any],
         *,
         environ: Mapping[str, str] | None = None,
-        cwd: Path = PROJECT,
+        cwd: Path = HERE,
         grace: float = 40.0,
     ) -> None:
         self.settings = dict(settings)
@@ -172,7 +117,7 @@ def flask_celery(*arguments: str) -> list[str]:
 
 
 def run(
-    settings: Mapping[str, Any], *arguments: str, cwd: Path = PROJECT
+    settings: Mapping[str, Any], *arguments: str, cwd: Path = HERE
 ) -> subprocess.CompletedProcess[str]:
     """Run `flask celery …` to its end."""
     return subprocess.run(

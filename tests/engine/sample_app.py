@@ -2,14 +2,16 @@
 
 The tests import it, and their workers load it as FLASK_APP. Its settings come from the environment
 variable SAMPLE_CONFIG (JSON), so that both sides can have the same. What a test needs of the
-background layer is imported here or in `support.py`, once for all.
+engine is imported here.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,15 +21,8 @@ import redis
 from celery import Task, shared_task, signals
 from celery.worker.control import inspect_command
 from flask import Flask, current_app, g, has_app_context, has_request_context
+from flask_background import FlaskCelery, connect_redis, current_task, progress
 from kombu.asynchronous import get_event_loop
-
-from {{ cookiecutter.project_slug }} import logs
-from {{ cookiecutter.project_slug }}.background import (
-    FlaskCelery,
-    connect_redis,
-    current_task,
-    progress,
-)
 
 celery = FlaskCelery()
 
@@ -35,10 +30,9 @@ celery = FlaskCelery()
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     """Make the application; each call is noted in the file that SAMPLE_STARTS names, if any."""
     app = Flask(__name__)
-    app.config.update(LOG_LEVEL="INFO", LOG_FORMAT="text")
     app.config.from_mapping(settings or json.loads(os.environ.get("SAMPLE_CONFIG", "{}")))
     if settings is None:
-        logs.configure(app)  # as in the real application, whose lines name the process
+        log_to_stdout()
     if path := os.environ.get("SAMPLE_STARTS"):
         note(path, str(os.getpid()))
     if "SQLALCHEMY_DATABASE_URI" in app.config:
@@ -49,6 +43,19 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     if "STOP_AT_TASK" in app.config:
         signals.task_received.connect(stop_this_worker)
     return app
+
+
+def log_to_stdout() -> None:
+    """Write all log lines to standard output, each with the name of its process."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(process_name)s %(name)s: %(message)s"))
+    handler.addFilter(name_process)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def name_process(record: logging.LogRecord) -> bool:
+    record.process_name = os.environ.get("PROCESS_NAME", "web")
+    return True
 
 
 def create_web() -> Flask:

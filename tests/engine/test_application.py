@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import sample_app
 from celery import Task, shared_task
+from engine_support import StartCluster
 from flask import Flask, current_app, g
+from flask_background import FlaskCelery
 from sample_app import celery, create_app
-from support import FlaskCelery, StartCluster
 
 EAGER = {"CELERY_TASK_ALWAYS_EAGER": True}
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import sample_app
+from engine_support import Running, flask_celery, ready
 from flask import Flask, current_app, g
+from flask_background import FlaskCelery, SubmitError
 from sample_app import celery, create_app
 from sample_models import Person, add_and_forget, db, greet, is_attached
 from sqlalchemy import delete
-from support import FlaskCelery, Running, SubmitError, flask_celery, ready
 from werkzeug.local import LocalProxy
 
 

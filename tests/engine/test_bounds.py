@@ -8,7 +8,8 @@ from typing import Any
 
 import sample_app
 from celery import chain, chord, group
-from support import FlaskCelery, StartCluster, unique_by, wait_until
+from engine_support import StartCluster, wait_until
+from flask_background import FlaskCelery, unique_by
 
 #: All keys that never expire, and what bounds each.
 LASTING = {

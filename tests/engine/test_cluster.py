@@ -11,16 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import Running, StartCluster, children, exists, flask_celery, wait_until
 from sample_app import celery, create_app, mailbox
-from support import (
-    EmbeddedRedis,
-    Running,
-    StartCluster,
-    children,
-    exists,
-    flask_celery,
-    wait_until,
-)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 

@@ -12,15 +12,9 @@ from typing import Any
 import pytest
 import sample_app
 from click.testing import Result
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import Running, StartCluster, environment, ready, run
 from sample_app import celery, create_app
-from support import (
-    EmbeddedRedis,
-    Running,
-    StartCluster,
-    environment,
-    ready,
-    run,
-)
 
 Invoke = Callable[..., Result]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 import sample_app
-from support import FlaskCelery, current_task, progress
+from flask_background import FlaskCelery, current_task, progress
 
 
 def test_outside_of_a_task_there_is_none(either: FlaskCelery) -> None:

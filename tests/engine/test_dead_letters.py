@@ -13,16 +13,10 @@ from typing import Any
 import pytest
 import redis
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import StartCluster, run, wait_until
+from flask_background import FlaskCelery, GivenUp
 from kombu.utils.json import dumps
-from support import (
-    BACKGROUND,
-    EmbeddedRedis,
-    FlaskCelery,
-    GivenUp,
-    StartCluster,
-    run,
-    wait_until,
-)
 
 NUMBERS = itertools.count(1)
 FEW = {"CELERY_MAX_DELIVERIES": 2, "CELERY_WORKERS": 1}

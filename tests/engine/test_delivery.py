@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import redis
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import StartCluster, children
+from flask_background import FlaskCelery
 from kombu import Connection, Consumer, Queue
 from sample_app import mailbox
-from support import EmbeddedRedis, FlaskCelery, StartCluster, children
 
 #: The shortest lease that the settings allow, and a look for lost tasks each second.
 QUICK = {

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 import redis
+from devtools.dev.redis_server import EmbeddedRedis
+from flask_background import reason_of
 from redis.exceptions import RedisError
 from sample_app import celery, create_app
-from support import EmbeddedRedis, check, reason_of
 
 FULL = "Redis is full: its maxmemory is reached."
 NO_PASSWORD = "Redis wants a password, and REDIS_URL has none."

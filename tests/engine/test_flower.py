@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from support import EmbeddedRedis, StartCluster, run, wait_until
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import StartCluster, run, wait_until
 
 INSTALLED = importlib.util.find_spec("flower") is not None
 

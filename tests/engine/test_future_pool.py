@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 import sample_app
-from support import FlaskCelery, FuturePool
+from flask_background import FlaskCelery, FuturePool
 
 
 def test_a_pool_is_a_row_of_futures(either: FlaskCelery) -> None:

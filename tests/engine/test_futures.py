@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 import sample_app
-from support import FlaskCelery, Future, TaskError, UnknownTask, wait_until
+from engine_support import wait_until
+from flask_background import FlaskCelery, Future, TaskError, UnknownTask
 
 
 def test_a_future_tells_the_end_of_its_task(either: FlaskCelery) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sample_app
+from engine_support import StartCluster, wait_until
+from flask_background import FlaskCelery
 from kombu.asynchronous.timer import Timer
 from sample_app import mailbox
-from support import FlaskCelery, StartCluster, forget_cancelled, wait_until
 
 
 def test_the_time_limits_of_tasks_that_have_ended_take_no_memory() -> None:

@@ -12,16 +12,10 @@ from urllib.request import urlopen
 
 import pytest
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import Running, children, exists, wait_until
+from flask_background import BackgroundError, BrokerUnavailable
 from sample_app import celery, create_app
-from support import (
-    BackgroundError,
-    BrokerUnavailable,
-    EmbeddedRedis,
-    Running,
-    children,
-    exists,
-    wait_until,
-)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="looks at processes")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
+from flask_background import FlaskCelery, no_overlap, unique_by
 from redis.exceptions import LockError
 from sample_app import create_app
-from support import FlaskCelery, no_overlap, unique_by
 
 
 def test_a_second_call_returns_what_the_first_one_did(client: FlaskCelery) -> None:

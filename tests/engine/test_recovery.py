@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import Running, beats, flask_celery, wait_until
 from sample_app import celery, create_app
-from support import EmbeddedRedis, Running, beats, flask_celery, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import StartCluster, wait_until
 from flask import Flask
+from flask_background import BrokerUnavailable, FlaskCelery
 from sample_app import celery, create_app
-from support import BrokerUnavailable, EmbeddedRedis, FlaskCelery, StartCluster, wait_until
 
 
 @pytest.fixture(params=["refused", "black hole"])

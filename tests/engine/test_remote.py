@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import redis
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import StartCluster, children, wait_until
+from flask_background import FlaskCelery
 from sample_app import celery, create_app
-from support import EmbeddedRedis, FlaskCelery, StartCluster, children, wait_until
 
 
 def test_status_names_every_worker(live: FlaskCelery) -> None:

@@ -17,17 +17,10 @@ from typing import Any
 import pytest
 import redis
 import sample_app
+from engine_support import Running, wait_until
+from flask_background import ConfigurationError, FlaskCelery, Future
+from flask_background.sending.functions import resolve
 from sample_app import create_app
-from support import (
-    BACKGROUND,
-    DEVELOPMENT,
-    ConfigurationError,
-    FlaskCelery,
-    Future,
-    Running,
-    resolve,
-    wait_until,
-)
 
 
 def message(

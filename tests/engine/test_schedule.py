@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from celery.schedules import crontab, solar
 from flask import Flask
-from support import FlaskCelery, RedisScheduler
+from flask_background import FlaskCelery
+from flask_background.state.scheduler import RedisScheduler
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import redis
 import sample_app
-from support import FlaskCelery, SubmitError, UnknownQueue, resolve
+from flask_background import FlaskCelery, SubmitError, UnknownQueue
+from flask_background.sending.functions import resolve
 
 
 @pytest.mark.parametrize(

