@@ -275,9 +275,7 @@ def send_again(core: Core, failed: FailedTask, *, unsigned: bool = False) -> tup
     text = core.seal.open(failed.again) if core.seal else None
     try:
         if text is None:
-            raise BackgroundError(
-                f"What is kept of {failed.id} was not written by this application."
-            )
+            raise BackgroundError(f"What is kept of {failed.id} is not of this application.")
         message = loads(text)
         task = core.tasks.get(message.pop("name"))
         if task is None:

@@ -48,7 +48,7 @@ def take_over(core: Core, lease: float) -> None:
 
 
 def _move(core: Core, lists: dict[str, str], place: str | None, item: str, text: str) -> bool:
-    """Move one, unless another application's or another worker's. The record of the task goes too."""
+    """Move one and its task's record, unless it is another application's or gone already."""
     task_id = _own_task(core, text)
     if task_id is None:
         return False

@@ -54,8 +54,8 @@ class HeartbeatStep(bootsteps.StartStopStep):
     def _beat(self, consumer: Any) -> None:
         """Tell the outside and Redis; sweep; renew the leases, or break the connection.
 
-        When the leases are about to end, ``renew_leases`` raises the error of a lost connection, and
-        the consumer gives up what it holds.
+        When the leases are about to end, ``renew_leases`` raises the error of a lost connection,
+        and the consumer gives up what it holds.
         """
         pulse.beat()
         self._tell_redis(consumer)
