@@ -30,6 +30,7 @@ celery = FlaskCelery()
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
     """Make the application; each call is noted in the file that SAMPLE_STARTS names, if any."""
     app = Flask(__name__)
+    app.config["SECRET_KEY"] = "of the sample application"
     app.config.from_mapping(settings or json.loads(os.environ.get("SAMPLE_CONFIG", "{}")))
     if settings is None:
         log_to_stdout()

@@ -28,7 +28,7 @@ def add(
     moment: float | BaseSchedule,
     entry: dict[str, Any],
 ) -> Any:
-    """Schedule a function or a task, and return the task. Raises ``ValueError`` for a name twice."""
+    """Schedule a function or a task; return the task. Raises ``ValueError`` for a name twice."""
     task = function if hasattr(function, "apply_async") else core.task(function)
     task_name = getattr(function, "name", None) or core.gen_task_name(
         function.__name__, function.__module__

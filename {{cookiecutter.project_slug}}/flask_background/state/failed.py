@@ -264,7 +264,7 @@ def send_again(core: Core, failed: FailedTask, *, unsigned: bool = False) -> tup
     """
     if failed.kind == REFUSED and not unsigned:
         raise BackgroundError(
-            f"{failed.id} carries no valid signature, so somebody else may have written it. Read it: "
+            f"{failed.id} has no valid signature: somebody else may have written it. Read it: "
             f"flask celery dead show {failed.id}. To run it all the same: "
             f"flask celery dead requeue --unsigned {failed.id}"
         )
