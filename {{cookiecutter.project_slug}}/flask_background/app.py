@@ -19,7 +19,7 @@ from .sending.futures import Future, FuturePool
 from .sending.tasks import FlaskTask, TaskNamespace
 from .state import activity, failed, heartbeats, lookup, overview, scheduler
 from .state.activity import TaskStatistics
-from .state.failed import FAILED, GIVEN_UP, FailedTask
+from .state.failed import FAILED, GIVEN_UP, REFUSED, FailedTask
 from .state.heartbeats import Heartbeat
 from .state.overview import Overview, Readiness
 from .state.remote import Inspector
@@ -172,6 +172,10 @@ class FlaskCelery(Core):
     def dead_letters(self) -> list[FailedTask]:
         """The tasks that were given up, latest first. Raises ``redis.exceptions.RedisError``."""
         return failed.latest(self, GIVEN_UP)
+
+    def refused(self) -> list[FailedTask]:
+        """The messages without a valid signature, latest first. Raises ``RedisError``."""
+        return failed.latest(self, REFUSED)
 
     def refused_messages(self) -> int:
         """How many messages and commands had no valid signature. Raises ``RedisError``."""

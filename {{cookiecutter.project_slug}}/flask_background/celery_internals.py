@@ -8,7 +8,7 @@ import heapq
 import inspect
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from multiprocessing.connection import wait
 from typing import Any
@@ -21,34 +21,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 #: The private names, by the module and class that they belong to.
 NAMES = {
-    "billiard.pool": ("GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",),
-    "billiard.pool:ApplyResult": ("_accepted", "_write_to"),
-    "billiard.pool:Pool": ("_cache",),
-    "celery.app.base:Celery": ("_backend_cache", "_local", "_pool", "_tasks"),
-    "celery.backends.redis:RedisBackend": ("_get_pool", "_get_result_meta", "_set"),
-    "celery.concurrency.asynpool:AsynPool": ("_fileno_to_outq", "handle_result_event"),
-    "celery.concurrency.base:BasePool": ("_pool",),
-    "kombu.asynchronous.timer:Timer": ("_queue",),
-    "kombu.transport.virtual.base:Channel": ("_lookup", "_get_message_priority", "_qos"),
-    "kombu.transport.virtual.base:Message": ("_raw",),
-    "kombu.transport.virtual.base:QoS": ("_delivered", "_dirty"),
-    "kombu.transport.virtual.base:Transport": ("_deliver",),
-    "kombu.transport.redis:Channel": (
-        "_brpop_read",
-        "_brpop_sent_at",
-        "_brpop_start",
-        "_connparams",
-        "_delete",
-        "_deliver_fanout_message",
-        "_expires",
-        "_flush_brpop_reauth",
-        "_in_poll",
-        "_put",
-        "_put_fanout",
-        "_q_for_pri",
-        "_queue_cycle",
-        "_restore",
-    ),
+    "billiard.pool": "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
+    "billiard.pool:ApplyResult": "_accepted _write_to",
+    "billiard.pool:Pool": "_cache",
+    "celery.app.base:Celery": "_backend_cache _local _pool _tasks",
+    "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _set",
+    "celery.concurrency.asynpool:AsynPool": "_fileno_to_outq handle_result_event",
+    "celery.concurrency.base:BasePool": "_pool",
+    "kombu.asynchronous.timer:Timer": "_queue",
+    "kombu.transport.virtual.base:Channel": "_lookup _get_message_priority _qos",
+    "kombu.transport.virtual.base:Message": "_raw",
+    "kombu.transport.virtual.base:QoS": "_delivered _dirty",
+    "kombu.transport.virtual.base:Transport": "_deliver",
+    "kombu.transport.redis:Channel": "_brpop_read _brpop_sent_at _brpop_start _connparams _delete "
+    "_deliver_fanout_message _expires _flush_brpop_reauth _in_poll _put _put_fanout _q_for_pri "
+    "_queue_cycle _restore",
 }
 
 
@@ -60,10 +47,9 @@ def missing() -> list[str]:
         owner: Any = import_module(module)
         if class_name:
             owner = getattr(owner, class_name)
-        known = "".join(inspect.getsource(one) for one in getattr(owner, "__mro__", [owner])[:-1])
-        lacking += [
-            f"{place}.{name}" for name in names if not hasattr(owner, name) and name not in known
-        ]
+        parts = owner.__mro__[:-1] if class_name else [owner]
+        known = "".join(map(inspect.getsource, parts))
+        lacking += [f"{place}.{name}" for name in names.split() if name not in known]
     return lacking
 
 
@@ -284,10 +270,7 @@ class Channel(kombu_redis.Channel):
 
 
 class ResultHooks:
-    """For a result backend: hooks of Celery that call methods of ours.
-
-    ``describe`` adds to a task's record, ``write`` stores it; the pool of connections is ``pool``.
-    """
+    """For a result backend: ``describe`` adds to a task's record."""
 
     def _get_result_meta(
         self,
@@ -310,7 +293,14 @@ class ResultHooks:
 
 
 class RedisResultHooks(ResultHooks):
-    """The same for the backend on Redis."""
+    """The same for the backend on Redis.
+
+    ``make_pool`` makes the pool of connections; ``write`` stores a record, or returns False to
+    leave that to Celery.
+    """
+
+    make_pool: Callable[..., Any]
+    write: Callable[..., bool]
 
     def _get_pool(self, **params: Any) -> Any:
         return self.make_pool(**params)
@@ -319,11 +309,3 @@ class RedisResultHooks(ResultHooks):
         if not self.write(key, value, expires):
             hook: Any = super()
             hook._set(key, value)
-
-    def make_pool(self, **params: Any) -> Any:
-        """Make the pool of connections."""
-        raise NotImplementedError
-
-    def write(self, key: Any, value: Any, expires: float | None) -> bool:
-        """Store a record; False if that is left to Celery."""
-        raise NotImplementedError

@@ -9,16 +9,14 @@ letter that carries no valid signature.
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from kombu.exceptions import EncodeError, OperationalError
+from kombu.exceptions import EncodeError
 from kombu.utils.json import dumps, loads
 from redis.exceptions import RedisError
 
-from .. import celery_internals
 from ..base import scripts
 from ..base.errors import BackgroundError, GivenUp, UnknownTask
 from ..base.keys import ISSUED_TTL, Keys
@@ -101,7 +99,7 @@ def note_failure(core: Core, request: Any, error: BaseException) -> None:
         kind=FAILED,
     )
     try:
-        _keep(core, failed, _with_message(core, failed, task, request))
+        keep(core, failed, _with_message(core, failed, task, request))
     except RedisError as problem:
         logger.warning("The failure of %s was not noted: %s", task_id, problem)
 
@@ -127,105 +125,19 @@ def _with_message(core: Core, failed: FailedTask, task: str, request: Any) -> st
     return whole if len(whole) <= _LARGEST else bare
 
 
-def bury(
-    core: Core, tag: str, key: str, item: bytes | str | Mapping[str, Any], reason: str
-) -> FailedTask:
-    """Give up a message that a worker holds as ``tag``; ``key`` is the list it came from.
-
-    Raises ``RedisError``.
-    """
-    if isinstance(item, Mapping):
-        item = str(dumps(item))
-    text = item if isinstance(item, str) else item.decode("utf-8", "backslashreplace")
-    headers = _headers(text)
-    letter = FailedTask(
-        id=_short(headers.get("id")) or tag,
-        name=_short(headers.get("shadow") or headers.get("task")),
-        reason=reason[:1000],
-        at=time.time(),
-        args=_short(headers.get("argsrepr")),
-        kwargs=_short(headers.get("kwargsrepr")),
-        list=key,
-        message=text,
-    )
-    _keep(core, letter, letter.to_json(), tag)
-    logger.error("%s %s is a dead letter now. %s", letter.name or "A message", letter.id, reason)
-    return letter
-
-
-def refuse(core: Core, tag: str, key: str, item: bytes) -> None:
-    """Keep a message that carries no valid signature. Raises ``RedisError``."""
-    text = item.decode("utf-8", "backslashreplace")
-    headers = _headers(text)
-    # Its id may be that of another task: whoever wrote it chose it.
-    letter = FailedTask(
-        id=tag,
-        name=_short(headers.get("task")),
-        reason="It carries no valid signature: it was not sent by this application (SECRET_KEY).",
-        at=time.time(),
-        kind=REFUSED,
-        args=_short(headers.get("argsrepr")),
-        kwargs=_short(headers.get("kwargsrepr")),
-        list=key,
-        message=text,
-    )
-    _keep(core, letter, letter.to_json(), tag)
-    count_refused(core)
-    logger.error("The message %s (%s) was refused. %s", tag, letter.name, letter.reason)
-
-
 def count_refused(core: Core) -> None:
     """Count a message or a command without a valid signature."""
     with contextlib.suppress(RedisError):
         core.redis.hincrby(core.keys.counters, "refused", 1)
 
 
-def give_up(core: Core, message: Any, reason: str, request: Any = None) -> None:
-    """Give up a message, and say so where its task's result is looked up.
-
-    ``request`` is the task's, if it could be read. Raises ``RedisError``.
-    """
-    channel, content = message.channel, celery_internals.raw(message)
-    key = channel.list_for(str(message.delivery_info.get("routing_key") or ""), content)
-    letter = bury(core, message.delivery_tag, core.keys.prefix + key, content, reason)
-    channel.qos.forget(message.delivery_tag)
-    error = GivenUp(f"{reason} See: flask celery dead show {letter.id}")
-    if message.headers.get("id") == letter.id and not message.headers.get("ignore_result"):
-        with contextlib.suppress(OperationalError, RedisError):
-            core.backend.mark_as_failure(letter.id, error, request=request)
-
-
-def _headers(text: str) -> Mapping[str, Any]:
-    try:
-        headers = loads(text)["headers"]
-    except Exception:  # whatever somebody wrote into the list
-        return {}
-    return headers if isinstance(headers, Mapping) else {}
-
-
-def _short(value: object) -> str:
-    return "" if value is None else str(value)[:300]
-
-
-def _keep(core: Core, failed: FailedTask, record: str, tag: str = "") -> None:
+def keep(core: Core, failed: FailedTask, record: str, tag: str = "") -> None:
+    """Write one down; ``tag``: a worker holds its message. Raises ``RedisError``."""
     keys = core.keys
     most, seconds = KEPT[failed.kind]
     since = failed.at - seconds if seconds else 0
     names = [keys.failed, order_of(keys, failed.kind), keys.unacked, keys.unacked_index]
     scripts.call(core.redis, "keep", names, failed.id, record, f"{failed.at:.6f}", most, since, tag)
-
-
-def count_delivery(core: Core, task_id: str) -> int:
-    """Count a delivery after the first one. Returns how many there were with it."""
-    key = core.keys.deliveries(task_id)
-    try:
-        with core.redis.pipeline() as pipe:
-            pipe.incr(key)
-            pipe.expire(key, ISSUED_TTL)
-            return int(pipe.execute()[0]) + 1
-    except RedisError as error:
-        logger.warning("Could not count the deliveries of %s: %s", task_id, error)
-        return 1
 
 
 # Looking
@@ -283,7 +195,7 @@ def send_again(core: Core, failed: FailedTask, *, unsigned: bool = False) -> tup
         return str(task.apply_async(**message).id), failed.name
     except Exception:
         with contextlib.suppress(RedisError):
-            _keep(core, failed, failed.to_json())
+            keep(core, failed, failed.to_json())
         raise
 
 

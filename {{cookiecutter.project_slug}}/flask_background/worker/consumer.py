@@ -1,7 +1,7 @@
 """The worker's consumer: no message ends it, and a lost connection costs little.
 
 Celery's own consumer ends with the first message that it cannot read, and drops the tasks whose
-names it does not know. Here both are kept, see state/failed.py.
+names it does not know. Here both are kept, see giving_up.py.
 """
 
 import logging
@@ -22,8 +22,9 @@ from .. import celery_internals
 from ..base.errors import GivenUp
 from ..base.settings import INTERVAL
 from ..core import Core
-from ..state import failed
-from .transport import Channel, QoS
+from . import giving_up
+from .leases import QoS
+from .transport import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class BackgroundConsumer(Consumer):
         name, task_id = message.headers.get("task"), str(message.headers.get("id"))[:300]
         limit = self.app.options.max_deliveries
         again = message.delivery_info.get("redelivered")
-        if (failed.count_delivery(self.app, task_id) if again else 1) < limit:
+        if (giving_up.count_delivery(self.app, task_id) if again else 1) < limit:
             logger.warning("The task %s (%s) is not known here; left to others.", name, task_id)
             message.channel.qos.forget(message.delivery_tag)
         else:
@@ -100,7 +101,7 @@ class BackgroundConsumer(Consumer):
         own = isinstance(error, GivenUp)
         reason = str(error) if own else f"It cannot be read: {error!r}"
         try:
-            failed.give_up(self.app, message, reason)
+            giving_up.give_up(self.app, message, reason)
         except _LEFT_ALONE as failure:
             logger.error("A dead letter could not be written, it comes back: %s", failure)
             message.channel.qos.forget(message.delivery_tag)

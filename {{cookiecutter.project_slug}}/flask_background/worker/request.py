@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..core import Core
-from ..state import failed
+from . import giving_up
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +77,11 @@ class BackgroundRequest(Request):
         limit = self._app.options.max_deliveries
         if not self.delivery_info.get("redelivered") or self._deliveries > 1:
             return False
-        self._deliveries = failed.count_delivery(self._app, self.id)
+        self._deliveries = giving_up.count_delivery(self._app, self.id)
         if self._deliveries <= limit:
             return False
         reason = f"It was begun {limit} times and its worker was lost each time."
-        failed.give_up(self._app, self.message, reason, request=self._context)
+        giving_up.give_up(self._app, self.message, reason, request=self._context)
         self._let_go()
         return True
 

@@ -25,13 +25,15 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from .. import celery_internals
 from ..base import scripts
 from ..base.signing import Seal, without_callbacks
 from ..core import Core, core_of
-from ..state import failed, upgrade
+from ..state import failed
+from . import giving_up
+from .leases import QoS
 
 logger = logging.getLogger(__name__)
 
@@ -46,79 +48,6 @@ _ANSWERS, _ANSWERS_KEPT = "reply.", 60
 _COMMANDS = ".pidbox"
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
-#: How many messages of lost workers are put back in one go.
-_AT_ONCE = 200
-
-
-class QoS(celery_internals.QoS):
-    """What a channel has taken and not acknowledged; ``lost`` are tags whose lease ran out."""
-
-    channel: "Channel"
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lost: set[str] = set()
-        self._sweep_at = 0.0
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Remember a message; in Redis it is noted since it was taken."""
-        if delivery_tag == self.channel.taken:
-            self.hold(message, delivery_tag)
-        else:
-            super().append(message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """Drop a message that is done. If Redis refuses, it comes back, and the worker lives on."""
-        try:
-            super().ack(delivery_tag)
-        except ResponseError as error:
-            logger.error("A task that has ended will be done again: %s", error)
-            self.forget(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back at once, or drop it; if Redis refuses, it comes back later."""
-        try:
-            super().reject(delivery_tag, requeue)
-        except ResponseError as error:
-            logger.error("A task comes back only when its lease ends: %s", error)
-            self.forget(delivery_tag)
-
-    def renew(self) -> None:
-        """Extend the leases of what this channel holds. Raises ``RedisError``."""
-        if held := self.held:
-            lost = self.channel.script("renew", [self.unacked_index_key], *held)
-            # One that was acknowledged meanwhile is not lost.
-            news = {tag.decode() for tag in lost}.intersection(self.held) - self.lost
-            if news:
-                logger.warning("%d tasks were given to other workers meanwhile.", len(news))
-            self.lost = (self.lost | news).intersection(self.held)
-
-    def restore_visible(self, *_: Any, **__: Any) -> None:
-        """Put back what workers hold that have not renewed their leases."""
-        if time.monotonic() < self._sweep_at:
-            return
-        self._sweep_at = time.monotonic() + self.channel.unacked_restore_interval / 2
-        lease = self.visibility_timeout
-        upgrade.take_over(self.channel.core, lease)
-        tags = self.channel.script("expired", [self.unacked_index_key], lease, _AT_ONCE)
-        restored = sum(self.channel.put_back(tag.decode(), lease=lease) for tag in tags)
-        if restored:
-            logger.warning("%d tasks of lost workers go back into their queues.", restored)
-        if len(tags) == _AT_ONCE:
-            self._sweep_at = 0.0
-
-    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back whose delivery failed; ``leftmost`` behind all others."""
-        self.channel.put_back(tag, command="LPUSH" if leftmost else "RPUSH")
-
-    def restore_unacked(self, client: Any = None) -> None:
-        """Put everything back because this worker stops; that is no failed delivery."""
-        try:
-            for tag in self.held:
-                self.channel.put_back(tag, failed_before=False)
-        except RedisError as error:
-            logger.warning("Tasks at work come back when their leases end: %s", error)
-        self.forget_all()
 
 
 class Channel(celery_internals.Channel):
@@ -256,7 +185,7 @@ class Channel(celery_internals.Channel):
             self._bury(self._tag, key, item, error)
             return
         if not trusted:
-            failed.refuse(self.core, self._tag, key, item)
+            giving_up.refuse(self.core, self._tag, key, item)
             return
         self.taken = self._tag
         self.deliver(payload, queue)
@@ -271,7 +200,7 @@ class Channel(celery_internals.Channel):
         return options.accept_unsigned
 
     def _bury(self, tag: str, key: str, item: bytes, error: Exception) -> None:
-        failed.bury(self.core, tag, key, item, f"It is no message: {error!r}")
+        giving_up.bury(self.core, tag, key, item, f"It is no message: {error!r}")
 
     # Putting back
 

@@ -1,0 +1,106 @@
+"""When a worker gives a message up: it becomes a dead letter, see state/failed.py."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps, loads
+from redis.exceptions import RedisError
+
+from .. import celery_internals
+from ..base.errors import GivenUp
+from ..base.keys import ISSUED_TTL
+from ..core import Core
+from ..state.failed import REFUSED, FailedTask, count_refused, keep
+
+logger = logging.getLogger(__name__)
+
+
+def bury(
+    core: Core, tag: str, key: str, item: bytes | str | Mapping[str, Any], reason: str
+) -> FailedTask:
+    """Give up a message that a worker holds as ``tag``; ``key`` is the list it came from.
+
+    Raises ``RedisError``.
+    """
+    if isinstance(item, Mapping):
+        item = str(dumps(item))
+    text = item if isinstance(item, str) else item.decode("utf-8", "backslashreplace")
+    headers = _headers(text)
+    letter = FailedTask(
+        id=_short(headers.get("id")) or tag,
+        name=_short(headers.get("shadow") or headers.get("task")),
+        reason=reason[:1000],
+        at=time.time(),
+        args=_short(headers.get("argsrepr")),
+        kwargs=_short(headers.get("kwargsrepr")),
+        list=key,
+        message=text,
+    )
+    keep(core, letter, letter.to_json(), tag)
+    logger.error("%s %s is a dead letter now. %s", letter.name or "A message", letter.id, reason)
+    return letter
+
+
+def refuse(core: Core, tag: str, key: str, item: bytes) -> None:
+    """Keep a message that carries no valid signature. Raises ``RedisError``."""
+    text = item.decode("utf-8", "backslashreplace")
+    headers = _headers(text)
+    # Its id may be that of another task: whoever wrote it chose it.
+    letter = FailedTask(
+        id=tag,
+        name=_short(headers.get("task")),
+        reason="It carries no valid signature: it was not sent by this application (SECRET_KEY).",
+        at=time.time(),
+        kind=REFUSED,
+        args=_short(headers.get("argsrepr")),
+        kwargs=_short(headers.get("kwargsrepr")),
+        list=key,
+        message=text,
+    )
+    keep(core, letter, letter.to_json(), tag)
+    count_refused(core)
+    logger.error("The message %s (%s) was refused. %s", tag, letter.name, letter.reason)
+
+
+def give_up(core: Core, message: Any, reason: str, request: Any = None) -> None:
+    """Give up a message, and say so where its task's result is looked up.
+
+    ``request`` is the task's, if it could be read. Raises ``RedisError``.
+    """
+    channel, content = message.channel, celery_internals.raw(message)
+    key = channel.list_for(str(message.delivery_info.get("routing_key") or ""), content)
+    letter = bury(core, message.delivery_tag, core.keys.prefix + key, content, reason)
+    channel.qos.forget(message.delivery_tag)
+    error = GivenUp(f"{reason} See: flask celery dead show {letter.id}")
+    if message.headers.get("id") == letter.id and not message.headers.get("ignore_result"):
+        with contextlib.suppress(OperationalError, RedisError):
+            core.backend.mark_as_failure(letter.id, error, request=request)
+
+
+def _headers(text: str) -> Mapping[str, Any]:
+    try:
+        headers = loads(text)["headers"]
+    except Exception:  # whatever somebody wrote into the list
+        return {}
+    return headers if isinstance(headers, Mapping) else {}
+
+
+def _short(value: object) -> str:
+    return "" if value is None else str(value)[:300]
+
+
+def count_delivery(core: Core, task_id: str) -> int:
+    """Count a delivery after the first one. Returns how many there were with it."""
+    key = core.keys.deliveries(task_id)
+    try:
+        with core.redis.pipeline() as pipe:
+            pipe.incr(key)
+            pipe.expire(key, ISSUED_TTL)
+            return int(pipe.execute()[0]) + 1
+    except RedisError as error:
+        logger.warning("Could not count the deliveries of %s: %s", task_id, error)
+        return 1
