@@ -11,8 +11,9 @@ import pytest
 import redis
 import sample_app
 from celery import Celery, chain, chord
-from engine_support import EmbeddedRedis, FlaskCelery, Running, StartCluster, run, wait_until
-from flask_background import BackgroundError
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import Running, StartCluster, flask_celery, ready, run, wait_until
+from flask_background import BackgroundError, FlaskCelery
 from sample_app import celery, create_app
 
 #: What a worker of these tests takes from a program that does not sign.
@@ -28,8 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture(scope="module")
 def cluster(server: EmbeddedRedis) -> Iterator[Running]:
-    from engine_support import flask_celery, ready
-
     settings = {**SETTINGS, "REDIS_URL": server.url}
     running = Running(flask_celery("cluster", "--no-scheduler"), settings)
     try:

@@ -6,7 +6,8 @@ import json
 
 import redis
 import sample_app
-from engine_support import EmbeddedRedis, StartCluster, wait_until
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import StartCluster, wait_until
 from flask_background import FlaskCelery
 from sample_app import celery, create_app
 
