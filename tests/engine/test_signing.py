@@ -39,7 +39,17 @@ def cluster(server: EmbeddedRedis) -> Iterator[Running]:
 
 
 @pytest.fixture
-def signing(server: EmbeddedRedis, cluster: Running) -> Iterator[FlaskCelery]:
+def sent(server: EmbeddedRedis) -> dict[str, Any]:
+    """A good message as the application signs it, which no worker has seen."""
+    with create_app({**SETTINGS, "REDIS_URL": server.url, "CELERY_KEY_PREFIX": "x:"}).app_context():
+        celery.submit(sample_app.remember, "original")
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        message: dict[str, Any] = json.loads(str(client.lpop("x:default")))
+    return message
+
+
+@pytest.fixture
+def signing(server: EmbeddedRedis, cluster: Running, sent: Any) -> Iterator[FlaskCelery]:
     with create_app({**SETTINGS, "REDIS_URL": server.url}).app_context():
         yield celery
 
@@ -48,16 +58,6 @@ def signing(server: EmbeddedRedis, cluster: Running) -> Iterator[FlaskCelery]:
 def queue(server: EmbeddedRedis) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
         yield client
-
-
-@pytest.fixture
-def sent(server: EmbeddedRedis, cluster: Running) -> dict[str, Any]:
-    """A good message as the application signs it, which no worker has seen."""
-    with create_app({**SETTINGS, "REDIS_URL": server.url, "CELERY_KEY_PREFIX": "x:"}).app_context():
-        celery.submit(sample_app.remember, "original")
-    with redis.Redis.from_url(server.url, decode_responses=True) as client:
-        message: dict[str, Any] = json.loads(str(client.lpop("x:default")))
-    return message
 
 
 def put(queue: redis.Redis, message: dict[str, Any]) -> None:
@@ -132,7 +132,8 @@ def test_a_plain_celery_program_starts_only_tasks_that_the_settings_name(
 ) -> None:
     plain = Celery(broker=server.url, set_as_current=False)
     plain.conf.broker_transport_options = {"global_keyprefix": "sample_app:"}
-    plain.conf.update(task_default_queue="default", broker_transport="redis")
+    plain.conf.update(task_default_queue="default")
+    plain.conf.broker_transport = "kombu.transport.redis:Transport"  # not the one that signs
     before = signing.refused_messages()
 
     named = plain.send_task(FOREIGN, [4])
