@@ -82,7 +82,7 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no signature": lambda message: message["properties"].pop("signature"),
     "an empty one": lambda message: message["properties"].update(signature=""),
     "one that is no text": lambda message: message["properties"].update(signature=[1]),
-    "another task": _header("task", "sample_app.double"),
+    "another task": _header("task", "sample_app.shared"),
     "another id": _header("id", "00000000-0000-0000-0000-000000000000"),
     "another body": lambda message: message.update(body=message["body"][:-4] + "AAA="),
     "another time": _header("eta", "2030-01-01T00:00:00+00:00"),
