@@ -109,7 +109,7 @@ def test_under_gunicorn_there_is_one_cluster_which_ends_with_it(own_redis: Embed
 
 
 def fetch(address: str) -> str:
-    with urlopen(address, timeout=40) as answer:  # noqa: S310
+    with urlopen(address, timeout=40) as answer:
         return str(answer.read().decode())
 
 
