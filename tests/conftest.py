@@ -16,8 +16,8 @@ import pytest
 import support
 from xdist.scheduler import LoadScopeScheduling
 
-# Compiled files stay out of the template, which the tests import in place, and out of the projects. All
-# processes of a run share them, and so need not compile the same modules again.
+# Compiled files stay out of the template, which the tests import in place, and out of the projects.
+# All processes of a run share them, and so need not compile the same modules again.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)

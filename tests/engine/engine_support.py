@@ -164,6 +164,11 @@ def beats(settings: Mapping[str, Any]) -> list[Heartbeat]:
         return [beat for beat in celery.heartbeats() if beat.alive]
 
 
+def listeners() -> list[threading.Thread]:
+    """Return the threads of this process that listen to Redis for tasks that end."""
+    return [thread for thread in threading.enumerate() if thread.name == "result-listener"]
+
+
 def ready(settings: Mapping[str, Any], workers: int) -> None:
     """Wait until so many workers take tasks from the Redis of `settings`."""
     wait_until(lambda: len(beats(settings)) >= workers, f"{workers} workers")

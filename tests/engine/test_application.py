@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 import sample_app
 from celery import Task, shared_task
-from engine_support import StartCluster
+from engine_support import StartCluster, listeners
 from flask import Flask, current_app, g
-from flask_background import FlaskCelery
+from flask_background import FlaskCelery, core
 from sample_app import celery, create_app
 
 EAGER = {"CELERY_TASK_ALWAYS_EAGER": True}
@@ -196,8 +195,7 @@ def test_names_of_older_celery_are_understood() -> None:
 
 def test_a_new_application_leaves_no_thread_of_the_old_one(live: FlaskCelery) -> None:
     assert live.submit(sample_app.nothing).result(timeout=20) is None
-    thread = live.listener._thread
-    assert thread is not None
+    (thread,) = listeners()
 
     live.init_app(live.flask_app)
 
@@ -207,15 +205,14 @@ def test_a_new_application_leaves_no_thread_of_the_old_one(live: FlaskCelery) ->
 
 def test_threads_that_come_at_once_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second client would close the first one's connections while they are in use."""
-    module = sys.modules[FlaskCelery.__module__]
-    connect, both = module.connect_redis, threading.Barrier(2)
+    connect, both = core.connect_redis, threading.Barrier(2)
 
     def connect_together(*args: Any, **kwargs: Any) -> Any:
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(0.3)
         return connect(*args, **kwargs)
 
-    monkeypatch.setattr(module, "connect_redis", connect_together)
+    monkeypatch.setattr(core, "connect_redis", connect_together)
     own = FlaskCelery(Flask("threads"))
 
     with ThreadPoolExecutor(2) as pool:

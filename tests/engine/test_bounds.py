@@ -10,22 +10,29 @@ import sample_app
 from celery import chain, chord, group
 from engine_support import StartCluster, wait_until
 from flask_background import FlaskCelery, unique_by
+from kombu import Exchange, Queue
 
 #: All keys that never expire, and what bounds each.
 LASTING = {
-    "default": "what waits",
-    "default.wake": "32 entries",
-    "unacked": "what workers hold",
-    "unacked_index": "the same",
-    "background:workers": "the workers of the last hour",
-    "background:dead": "1000 entries",
-    "background:dead:order": "1000 entries",
-    "background:scheduler:runs": "the entries of the schedule",
-    "_kombu.binding.default": "the queues",
-    "_kombu.binding_permanent.default": "the queues",
-    "_kombu.binding.celery.pidbox": "the workers of the last hour",
-    "_kombu.binding.reply.celery.pidbox": "who asks workers now",
-    "_kombu.binding_deadlines": "the two above",
+    f"sample_app:{name}": why
+    for name, why in {
+        "default": "what waits",
+        "default.wake": "32 entries",
+        "unacked": "what workers hold",
+        "unacked_index": "the same",
+        "background:workers": "the workers of the last hour",
+        "background:failed": "1050 entries",
+        "background:failures": "50 entries",
+        "background:dead:order": "1000 entries",
+        "recent": "100 entries",
+        "counters": "the tasks and how they end",
+        "background:scheduler:runs": "the entries of the schedule",
+        "_kombu.binding.default": "the queues",
+        "_kombu.binding_permanent.default": "the queues",
+        "_kombu.binding.celery.pidbox": "the workers of the last hour",
+        "_kombu.binding.reply.celery.pidbox": "who asks workers now",
+        "_kombu.binding_deadlines": "the two above",
+    }.items()
 }
 
 
@@ -49,7 +56,7 @@ def test_all_keys_expire_but_those_that_cannot_grow(
     client.submit(sample_app.remember, "task")
     client.submit(sample_app.fail)
     client.cancel(client.submit(sample_app.nothing, countdown=600).id)
-    client.redis.lpush("default", "no message")
+    client.redis.lpush(client.key("default"), "no message")
     wait_until(client.dead_letters, "the dead letter")
     wait_until(client.status, "an answer to a control command")
     client.submit(sample_app.nothing).result(timeout=30)
@@ -57,7 +64,7 @@ def test_all_keys_expire_but_those_that_cannot_grow(
     found = {key for key in client.redis.scan_iter() if client.redis.ttl(key) == -1}
     found -= {"ran:task"}  # the sample's own
 
-    assert "unacked" in found or "background:workers" in found
+    assert client.keys.workers in found
     assert found <= LASTING.keys()
 
 
@@ -79,19 +86,30 @@ def test_calls_to_wake_are_bounded(client: FlaskCelery) -> None:
         client.submit(sample_app.nothing)
 
     assert client.queue_lengths() == {"default": 50}
-    assert client.redis.llen("default.wake") == 32
+    assert client.redis.llen(client.key("default.wake")) == 32
+
+
+def test_an_answer_expires_when_nobody_is_left_who_asked(client: FlaskCelery) -> None:
+    exchange = Exchange("reply.celery.pidbox", type="direct")
+    queue = Queue("gone.reply.celery.pidbox", exchange, routing_key="gone")
+    with client.connection_for_write() as connection:
+        connection.Producer().publish(
+            {"ok": "pong"}, exchange=exchange, routing_key="gone", declare=[queue]
+        )
+
+    assert 0 < client.redis.ttl(client.key("gone.reply.celery.pidbox")) <= 60
 
 
 def test_the_name_of_a_killed_worker_is_forgotten(start: StartCluster, client: FlaskCelery) -> None:
-    lost, table = "lost@elsewhere", "_kombu.binding.celery.pidbox"
+    lost, table = "lost@elsewhere", client.key("_kombu.binding.celery.pidbox")
     beat = {"pid": 1, "queues": [], "active": 0, "processed": 0}
-    client.redis.hset("background:workers", lost, f"{time.time() - 2 * 3600} {json.dumps(beat)}")
+    client.redis.hset(client.keys.workers, lost, f"{time.time() - 2 * 3600} {json.dumps(beat)}")
     entry = f"\x06\x16\x06\x16{lost}.celery.pidbox"  # as Kombu writes it
     client.redis.sadd(table, entry)
 
     start({"CELERY_WORKERS": ["new"]}, "cluster", workers=1)
 
-    assert lost not in client.redis.hkeys("background:workers")
+    assert lost not in client.redis.hkeys(client.keys.workers)
     assert not client.redis.sismember(table, entry)
 
 
@@ -118,4 +136,4 @@ def test_a_result_expires_after_an_hour(start: StartCluster, client: FlaskCelery
         future = client.submit(function)
         future.exception(timeout=30)
 
-        assert 0 < client.redis.ttl(f"celery-task-meta-{future.id}") <= 3600
+        assert 0 < client.redis.ttl(client.key(f"celery-task-meta-{future.id}")) <= 3600

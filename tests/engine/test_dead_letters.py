@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import itertools
 import json
 import random
@@ -16,6 +15,7 @@ import sample_app
 from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, run, wait_until
 from flask_background import FlaskCelery, GivenUp
+from flask_background.state import failed
 from kombu.utils.json import dumps
 
 NUMBERS = itertools.count(1)
@@ -56,7 +56,7 @@ def test_a_task_that_ends_its_worker_each_time_is_given_up(
     with pytest.raises(GivenUp, match="begun 2 times"):
         future.result(timeout=30)
     (letter,) = client.dead_letters()
-    assert (letter.id, letter.list) == (future.id, "default")
+    assert (letter.id, letter.list) == (future.id, client.key("default"))
     assert letter.name == "sample_app.die"
     assert client.submit(sample_app.add, 1, 2).result(timeout=20) == 3
 
@@ -132,7 +132,7 @@ def test_no_message_ends_the_worker(
     for _ in range(120):
         place = dice.randrange(len(whole))
         changed.append(whole[:place] + chr(dice.randrange(32, 300)) + whole[place + 1 :])
-    store.lpush("default", *HOSTILE, *cut, *changed)
+    store.lpush(client.key("default"), *HOSTILE, *cut, *changed)
 
     # One worker without a cluster: had it ended, nobody would have started it again.
     assert client.submit(sample_app.add, 1, 2).result(timeout=60) == 3
@@ -144,12 +144,9 @@ def test_no_message_ends_the_worker(
 
 
 def test_only_the_latest_are_kept(client: FlaskCelery, monkeypatch: pytest.MonkeyPatch) -> None:
-    dead_letters = importlib.import_module(f"{BACKGROUND}.dead_letters")
-    monkeypatch.setattr(dead_letters, "KEPT", 2)
-    with client.connection_for_read() as connection:
-        for number in range(4):
-            text = dumps(message(id=f"id-{number}"))
-            channel: Any = connection.default_channel
-            dead_letters.bury(channel, "", "default", text, "no reason")
+    monkeypatch.setitem(failed.KEPT, failed.GIVEN_UP, (2, None))
+    for number in range(4):
+        text = dumps(message(id=f"id-{number}"))
+        failed.bury(client, "", client.key("default"), text, "no reason")
 
     assert [letter.id for letter in client.dead_letters()] == ["id-3", "id-2"]

@@ -14,6 +14,7 @@ import sample_app
 from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, children
 from flask_background import FlaskCelery
+from flask_background.base.keys import Keys
 from kombu import Connection, Consumer, Queue
 from sample_app import mailbox
 
@@ -22,6 +23,7 @@ QUICK = {
     "CELERY_VISIBILITY_TIMEOUT": 20,
     "CELERY_BROKER_TRANSPORT_OPTIONS": {"unacked_restore_interval": 1},
 }
+KEYS = Keys("sample_app:")
 
 
 class Taker:
@@ -62,7 +64,7 @@ def store(own_redis: EmbeddedRedis) -> Iterator[redis.Redis]:
 
 def expire(store: redis.Redis, message: Any) -> None:
     """Let the lease of a message end."""
-    store.zadd("unacked_index", {message.delivery_tag: 1}, xx=True)
+    store.zadd(KEYS.unacked_index, {message.delivery_tag: 1}, xx=True)
 
 
 def test_a_message_that_was_taken_is_known_to_redis(
@@ -72,10 +74,10 @@ def test_a_message_that_was_taken_is_known_to_redis(
     with taker(client) as worker:
         message = worker.take()
 
-        assert store.hkeys("unacked") == [message.delivery_tag]
-        assert store.llen("default") == 0
+        assert store.hkeys(KEYS.unacked) == [message.delivery_tag]
+        assert store.llen(f"{KEYS.prefix}default") == 0
         message.ack()
-        assert not store.exists("unacked", "unacked_index")
+        assert not store.exists(KEYS.unacked, KEYS.unacked_index)
 
 
 def test_a_message_whose_lease_ended_goes_to_another_worker(
@@ -92,7 +94,7 @@ def test_a_message_whose_lease_ended_goes_to_another_worker(
         assert second.delivery_info["redelivered"] is True
         # What the first one does now is no business of the second one's.
         first.ack()
-        assert store.hkeys("unacked") == [second.delivery_tag]
+        assert store.hkeys(KEYS.unacked) == [second.delivery_tag]
 
 
 def test_a_lease_that_is_renewed_does_not_end(client: FlaskCelery, store: redis.Redis) -> None:
@@ -103,7 +105,7 @@ def test_a_lease_that_is_renewed_does_not_end(client: FlaskCelery, store: redis.
         worker.channel.qos.renew()
         other.sweep()
 
-        assert store.llen("default") == 0
+        assert store.llen(f"{KEYS.prefix}default") == 0
         assert worker.channel.qos.lost == set()
 
 

@@ -1,4 +1,6 @@
-"""Runs the examples of docs/background.md: what the page shows is what happens."""
+"""Runs the examples of the projects' docs/background.md: what the page shows is what happens."""
+
+from __future__ import annotations
 
 import concurrent.futures
 import doctest
@@ -9,19 +11,20 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from devtools.dev.redis_server import EmbeddedRedis
+from engine_support import PROJECT, Running, flask_celery, wait_until
 from flask import Flask
+from flask_background import FlaskCelery
 
-from {{ cookiecutter.project_slug }} import background
-from {{ cookiecutter.project_slug }}.dev.child import Child
-
-PROJECT = Path(__file__).parents[2]
 PAGE = PROJECT / "docs" / "background.md"
 PACKAGE = "docs_app"
 
 #: An application around the page's functions, as small as Flask allows.
-FACTORY = """
+FILES = {
+    "__init__.py": """
 import os
 from flask import Flask
 from . import sums
@@ -32,48 +35,45 @@ def create_app():
     app.config["REDIS_URL"] = os.environ["DOCS_REDIS_URL"]
     celery.init_app(app)
     return app
-"""
+""",
+    "extensions.py": "from flask_background import FlaskCelery\n\ncelery = FlaskCelery()\n",
+}
 
 
 @pytest.fixture
-def docs_app(tmp_path: Path, empty_redis: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+def docs_app(
+    tmp_path: Path, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Flask]:
     """Write the page's first block into an application of its own, and make that application."""
     folder = tmp_path / PACKAGE
     folder.mkdir()
-    (folder / "__init__.py").write_text(FACTORY)
-    (folder / "background.py").write_text(f"from {background.__name__} import *\n")
-    (folder / "extensions.py").write_text(
-        "from .background import FlaskCelery\n\ncelery = FlaskCelery()\n"
-    )
-    (folder / "sums.py").write_text(blocks("python")[0])
-    monkeypatch.setenv("DOCS_REDIS_URL", empty_redis)
-    monkeypatch.setenv("FLASK_APP", PACKAGE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PROJECT)]))
-    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in {**FILES, "sums.py": blocks("python")[0]}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    monkeypatch.setenv("DOCS_REDIS_URL", own_redis.url)
+    monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module(PACKAGE).create_app()
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
         del sys.modules[name]
 
 
 @pytest.fixture
-def docs_worker(docs_app: Flask) -> Iterator[Child]:
+def docs_worker(docs_app: Flask, tmp_path: Path) -> Iterator[None]:
     """The workers of that application."""
-    command = [sys.executable, "-m", "flask", "celery", "cluster"]
-    child = Child("docs", command, cwd=PROJECT, on_line=print)
+    path = os.pathsep.join([str(tmp_path), str(PROJECT)])
+    running = Running(
+        flask_celery("cluster"), {}, environ={"FLASK_APP": PACKAGE, "PYTHONPATH": path}
+    )
+    celery: FlaskCelery = docs_app.extensions["celery"]
     try:
-        celery = docs_app.extensions["celery"]
-        while not celery.heartbeats():
-            assert not child.wait(0.1), "The worker ended; see its output."
-        yield child
+        wait_until(celery.heartbeats, "the worker")
+        yield
     finally:
-        child.stop()
-        assert child.wait(30)
+        running.end()
 
 
-def test_each_example_of_the_page_gives_what_the_page_shows(
-    docs_app: Flask, docs_worker: Child
-) -> None:
-    names = {
+@pytest.mark.usefixtures("docs_worker")
+def test_each_example_of_the_page_gives_what_the_page_shows(docs_app: Flask) -> None:
+    names: dict[str, Any] = {
         **vars(importlib.import_module(f"{PACKAGE}.sums")),
         "concurrent": concurrent,
         "queue": queue,
@@ -90,5 +90,6 @@ def test_each_example_of_the_page_gives_what_the_page_shows(
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of the page in one language."""
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    """Return the code blocks of the page in one language."""
+    page = PAGE.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)

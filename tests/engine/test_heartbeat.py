@@ -5,6 +5,7 @@ from __future__ import annotations
 import sample_app
 from engine_support import StartCluster, wait_until
 from flask_background import FlaskCelery
+from flask_background.celery_internals import drop_cancelled_timers
 from kombu.asynchronous.timer import Timer
 from sample_app import mailbox
 
@@ -16,7 +17,7 @@ def test_the_time_limits_of_tasks_that_have_ended_take_no_memory() -> None:
     for entry in ended:
         entry.cancel()
 
-    forget_cancelled(timer)
+    drop_cancelled_timers(timer)
 
     assert len(timer) == 2
     assert [event.entry for event in timer.queue] == [soon, late]

@@ -109,7 +109,7 @@ def test_under_gunicorn_there_is_one_cluster_which_ends_with_it(own_redis: Embed
 
 
 def fetch(address: str) -> str:
-    with urlopen(address, timeout=40) as answer:  # noqa: S310
+    with urlopen(address, timeout=40) as answer:
         return str(answer.read().decode())
 
 
@@ -139,17 +139,30 @@ def test_without_the_setting_nothing_is_started(own_redis: EmbeddedRedis) -> Non
     assert beats(own_redis) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "timeout", "why"),
+    [
+        ("raise ImportError('broken')", 30, "The workers ended with exit code"),
+        ("import signal; signal.pause()", 1, "No worker answered within 1 s"),
+    ],
+)
 def test_workers_that_do_not_come_are_an_error(
-    own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    own_redis: EmbeddedRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    timeout: int,
+    why: str,
 ) -> None:
-    monkeypatch.setenv("FLASK_APP", "no_such_module")
+    (tmp_path / "made_up.py").write_text(code)
+    monkeypatch.setenv("FLASK_APP", str(tmp_path / "made_up.py"))
     config = {
         "REDIS_URL": own_redis.url,
         "CELERY_START_LOCAL_WORKERS": True,
-        "CELERY_START_TIMEOUT": 1,
+        "CELERY_START_TIMEOUT": timeout,
     }
     with create_app(config).app_context():
-        with pytest.raises(BackgroundError, match="No worker answered within 1 s"):
+        with pytest.raises(BackgroundError, match=why):
             celery.submit(sample_app.nothing)
         celery.stop()
 

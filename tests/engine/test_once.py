@@ -79,13 +79,13 @@ def test_a_function_does_not_overlap_itself(client: FlaskCelery) -> None:
 
     assert work() == "done"
     assert depth == [None]
-    assert client.redis.keys("background:lock:*") == []
+    assert client.redis.keys(client.key("background:lock:*")) == []
 
 
 def test_a_lock_is_renewed_and_frees_itself(client: FlaskCelery) -> None:
     @no_overlap
     def work() -> int:
-        (key,) = client.redis.keys("background:lock:*")
+        (key,) = client.redis.keys(client.key("background:lock:*"))
         lifetime: int = client.redis.pttl(key)
         return lifetime
 

@@ -107,7 +107,7 @@ def test_another_scheduler_takes_over_and_each_tick_came_once(leaderless: Fault)
 def test_a_worker_that_takes_no_tasks_any_more_is_replaced(
     deaf: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("support.PATIENCE", 90)
+    monkeypatch.setattr("engine_support.PATIENCE", 90)
 
     deaf.cluster.wait_for("lives but takes no tasks any more; it is killed")
 

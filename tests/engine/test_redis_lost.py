@@ -12,7 +12,7 @@ import pytest
 import redis
 import sample_app
 from devtools.dev.redis_server import EmbeddedRedis
-from engine_support import StartCluster, wait_until
+from engine_support import StartCluster, listeners, wait_until
 from flask import Flask
 from flask_background import BrokerUnavailable, FlaskCelery
 from sample_app import celery, create_app
@@ -89,8 +89,7 @@ def test_nobody_goes_on_listening_to_a_dead_redis_for_nothing(
         future = celery.submit(sample_app.nothing, countdown=100)
         with pytest.raises(TimeoutError):
             future.result(timeout=0.1)
-        listening = celery.listener._thread
-        assert listening
+        (listening,) = listeners()
         assert future.cancel()
         with pytest.raises(CancelledError):
             celery.get(future.id).result(timeout=20)

@@ -20,7 +20,7 @@ import sample_app
 from engine_support import Running, wait_until
 from flask_background import ConfigurationError, FlaskCelery, Future
 from flask_background.sending.functions import resolve
-from sample_app import create_app
+from sample_app import celery, create_app
 
 
 def message(
@@ -56,7 +56,7 @@ def call(path: Any, *args: Any) -> dict[str, Any]:
 
 
 def send(box: redis.Redis, sent: dict[str, Any]) -> str:
-    box.lpush("default", json.dumps(sent))
+    box.lpush(celery.key("default"), json.dumps(sent))
     return str(sent["properties"]["correlation_id"])
 
 
@@ -83,7 +83,7 @@ REFUSED = {
     "a task": ("sample_app:double", "not a function defined in that module"),
     "a borrowed method": ("sample_app:borrowed", "not a function defined in that module"),
     "a lambda": ("sample_app:nameless", "not a function defined in that module"),
-    "the layer itself": (f"{BACKGROUND}.cluster:run_celery", "outside of the packages"),
+    "the layer itself": ("flask_background.cluster.cluster:run_celery", "outside of the packages"),
     "no such function": ("sample_app:missing", "not a function defined in that module"),
     "no such module": ("sample_app.missing:add", "cannot be imported"),
     "no path": ("sample_app.add", "is not of the form"),
@@ -189,13 +189,22 @@ def test_a_malformed_message_does_not_stop_the_worker(box: redis.Redis) -> None:
 
 
 def test_what_is_no_message_at_all_does_not_stop_the_worker(box: redis.Redis) -> None:
-    box.lpush("default", "", "not json", "[]", "{}", '{"body": 1}')
+    box.lpush(celery.key("default"), "", "not json", "[]", "{}", '{"body": 1}')
 
 
-@pytest.mark.parametrize("path", ["guard:main", "guard:start", "child:Child"])
-def test_the_programs_of_development_are_out_of_reach(path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "flask_background.cluster.guard:main",
+        "flask_background.cluster.guard:start",
+        "flask_background.cluster.child:Child",
+        "devtools.dev.processes:ProcessManager",
+        "devtools.smoke:smoke",
+    ],
+)
+def test_engine_and_tools_are_out_of_reach(path: str) -> None:
     """They run any command that they are given."""
-    top = DEVELOPMENT.partition(".")[0]
+    module, _, name = path.partition(":")
 
-    with pytest.raises(ValueError, match=path.partition(":")[2]):
-        resolve(f"{DEVELOPMENT}.{path}", (top,))
+    with pytest.raises(ValueError, match=name):
+        resolve(path, (module.partition(".")[0],))

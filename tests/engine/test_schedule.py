@@ -114,7 +114,7 @@ def test_a_tick_in_the_future_stops_nothing_when_the_clock_is_set_back(
 ) -> None:
     (tick,) = client.schedule_status()
     future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    client.redis.hset("background:scheduler:runs", tick.name, json.dumps([future, 7]))
+    client.redis.hset(client.keys.scheduler_runs, tick.name, json.dumps([future, 7]))
     scheduler = RedisScheduler(client)
 
     try:

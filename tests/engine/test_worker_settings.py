@@ -106,7 +106,7 @@ def test_a_value_that_cannot_work_is_refused(value: Any, why: str) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"concurency": 2}, "unknown option 'concurency'. Allowed are queues"),
+        ({"concurency": 2}, "No such option '--concurency'. Did you mean '--concurrency'?"),
         ({"concurrency": "many"}, "'--concurrency': must be"),
         ({"pool": "swimming"}, "'--pool': 'swimming' is not"),
     ],
@@ -121,11 +121,9 @@ def test_a_wrong_option_stops_the_start_with_its_name(options: dict[str, Any], w
 
 
 @pytest.mark.parametrize("option", ["detach", "hostname", "beat"])
-def test_options_that_a_cluster_decides_are_unknown(option: str) -> None:
-    celery = made(CELERY_WORKERS={"foo": {option: True}})
-
-    with pytest.raises(ConfigurationError, match=f"unknown option '{option}'"):
-        celery.options.workers[0].argv("info")
+def test_options_that_a_cluster_decides_are_refused(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot have the option '{option}'"):
+        made(CELERY_WORKERS={"foo": {option: True}})
 
 
 @pytest.mark.parametrize(

@@ -71,14 +71,14 @@ class Channel(celery_internals.Channel):
             # Rare: batches, and queues for answers. Nobody waits for their call to wake.
             super().publish(queue, message, **kwargs)
             return
-        key = self.list_for(queue, message)
-        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+        key, wake = self._key(self.list_for(queue, message)), self._key(queue + _WAKE)
+        with self._client().pipeline(transaction=False) as pipe:
             pipe.lpush(key, dumps(message))
             if str(message["properties"]["delivery_info"]["exchange"]).startswith(_ANSWERS):
                 pipe.expire(key, _ANSWERS_KEPT)
             else:
-                pipe.lpush(queue + _WAKE, 1)
-                pipe.ltrim(queue + _WAKE, 0, _WAKES_KEPT - 1)
+                pipe.lpush(wake, 1)
+                pipe.ltrim(wake, 0, _WAKES_KEPT - 1)
             pipe.execute()
 
     def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ class Channel(celery_internals.Channel):
         return scripts.call(self._client(), command, map(self._key, keys), *values)
 
     def _client(self) -> Redis:
-        # Not the channel's own: it would prefix the keys in its own way.
+        # Not the channel's own: it prefixes the keys of some commands, and forgets others.
         return Redis(connection_pool=self.pool)
 
     def _key(self, name: str) -> str:

@@ -1,0 +1,260 @@
+"""The rooms of a project: who imports whom, how large they are, and where private names stand.
+
+`my_app` is the owner's, `flask_background` and `devtools` are the template's. The imports are read
+from the source, with those inside of functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from flask_background import celery_internals
+from support import PROJECT_FOLDER, ROOT, Answers, Report
+
+ENGINE, TOOLS = "flask_background", "devtools"
+#: The layers of the engine from below. What stands in one imports only from those before it.
+LAYERS = (
+    ("base", "celery_internals"),
+    ("core",),
+    ("state",),
+    ("cluster",),
+    ("sending", "worker"),
+    ("commands",),
+    ("app",),
+    ("__init__",),
+)
+#: The one file for private names of Celery, Kombu and billiard.
+INTERNALS = f"{ENGINE}.celery_internals"
+#: What begins with an underscore and is documented all the same.
+PUBLIC = {"_exit", "_get_current_object", "_replace"}
+#: The most lines that a room may have, and a file of it. What is larger than it shall become has
+#: its size of today; lower the number when it shrinks.
+MOST_OF_A_FILE = 300
+MOST = {
+    "my_app": 2500,  # shall be 2200
+    "my_app without examples": 1900,  # shall be 1600
+    "tests": 2200,
+    ENGINE: 5550,  # shall be 4300
+}
+TOO_LARGE = {f"{ENGINE}.celery_internals": 320}
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file of Python, by its dotted name from the root of the project."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        """What stands in it."""
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All parts of its code."""
+        return list(ast.walk(ast.parse(self.text)))
+
+    @property
+    def room(self) -> str:
+        """The first part of its name."""
+        return self.name.partition(".")[0]
+
+    @property
+    def lines(self) -> int:
+        """How many lines it has."""
+        return len(self.text.splitlines())
+
+    def imports(self) -> Iterator[tuple[str, str]]:
+        """Yield each module that it imports from, and the name that it takes ("" for all)."""
+        package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, "") for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                parts = package.split(".")[: len(package.split(".")) + 1 - node.level]
+                above = parts if node.level else []
+                module = ".".join([*above, *([node.module] if node.module else [])])
+                yield from ((module, alias.name) for alias in node.names)
+
+
+class House:
+    """The Python files of a project."""
+
+    def __init__(self, project: Path) -> None:
+        self.slug = project.name
+        self.modules = {
+            module.name: module
+            for path in sorted(project.rglob("*.py"))
+            for module in [Module(dotted(path.relative_to(project)), path)]
+        }
+
+    def room(self, name: str) -> list[Module]:
+        """Return the files of a room."""
+        return [module for module in self.modules.values() if module.room == name]
+
+    def uses(self, module: Module) -> set[str]:
+        """Name the files of this project that a file imports."""
+        found = set()
+        for source, name in module.imports():
+            inner = f"{source}.{name}"
+            found.add(inner if inner in self.modules else source)
+        return found & self.modules.keys()
+
+
+def dotted(path: Path) -> str:
+    """Name a file as an import would."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"include_examples": "no"}],
+    ids=["default", "without examples"],
+)
+def house(request: pytest.FixtureRequest, render: Callable[[Answers], Path]) -> House:
+    return House(render(request.param))
+
+
+@pytest.fixture(scope="module")
+def engine() -> list[Module]:
+    return House(ROOT / PROJECT_FOLDER).room(ENGINE)
+
+
+# Who imports whom
+
+
+def test_the_application_uses_the_face_of_the_engine_and_nothing_behind_it(house: House) -> None:
+    for module in [*house.room(house.slug), *house.room("tests")]:
+        behind = {source for source, _ in module.imports() if source.startswith(f"{ENGINE}.")}
+        assert behind == set(), module.name
+
+
+def test_the_engine_uses_neither_the_application_nor_the_tools(house: House) -> None:
+    for module in house.room(ENGINE):
+        assert {name.partition(".")[0] for name in house.uses(module)} <= {ENGINE}, module.name
+
+
+def test_nothing_uses_the_tools_but_tests(house: House) -> None:
+    for module in house.modules.values():
+        if module.room not in (TOOLS, "tests"):
+            rooms = {source.partition(".")[0] for source, _ in module.imports()}
+            assert TOOLS not in rooms, module.name
+
+
+def test_the_smoke_suite_speaks_http_only(house: House) -> None:
+    for module in house.room("smoke"):
+        rooms = {source.partition(".")[0] for source, _ in module.imports()}
+        assert not rooms & {house.slug, ENGINE, TOOLS}, module.name
+
+
+def test_no_room_has_a_circle(house: House) -> None:
+    for room in (house.slug, ENGINE, TOOLS):
+        graph = {module.name: house.uses(module) for module in house.room(room)}
+        try:
+            list(graphlib.TopologicalSorter(graph).static_order())
+        except graphlib.CycleError as error:
+            pytest.fail(f"{room}: {' <- '.join(error.args[1])}")
+
+
+def test_nothing_is_imported_for_typing_alone(house: House) -> None:
+    for room in (house.slug, ENGINE, TOOLS):
+        for module in house.room(room):
+            assert "TYPE_CHECKING" not in module.text, module.name
+
+
+def test_each_layer_of_the_engine_stands_on_those_below(house: House) -> None:
+    height = {layer: number for number, row in enumerate(LAYERS) for layer in row}
+    wrong = [
+        f"{module.name} imports {used}"
+        for module in house.room(ENGINE)
+        for used in house.uses(module)
+        if layer_of(used) != layer_of(module.name)
+        and height[layer_of(used)] >= height[layer_of(module.name)]
+    ]
+    assert wrong == []
+
+
+def layer_of(name: str) -> str:
+    """Return the part after the engine's name."""
+    return [*name.split("."), "__init__"][1]
+
+
+# Private names
+
+
+def test_private_names_of_celery_stand_in_one_file(engine: list[Module]) -> None:
+    known = {name for names in celery_internals.NAMES.values() for name in names}
+    others = [module for module in engine if module.name != INTERNALS]
+    ours = PUBLIC.union(*map(private_names_of_ours, others)) - known
+    for module in others:
+        assert set(private_uses(module)) - ours == set(), module.name
+
+
+def private_uses(module: Module) -> Iterator[str]:
+    """Yield the private names that a file reads or sets of anything, or imports."""
+    for node in module.nodes:
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            yield node.attr
+    for source, name in module.imports():
+        if not source.startswith(ENGINE):
+            yield from (part for part in [*source.split("."), name] if is_private(part))
+
+
+def private_names_of_ours(module: Module) -> Iterator[str]:
+    """Yield the private names that a file gives to its own functions, classes and values."""
+    for node in module.nodes:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        ):
+            yield node.attr
+
+
+def is_private(name: str) -> bool:
+    """Whether a name is private by its form."""
+    return name.startswith("_") and not name.endswith("__")
+
+
+def test_what_is_private_in_celery_is_there_still() -> None:
+    assert celery_internals.missing() == []
+
+
+# Sizes
+
+
+def test_no_room_and_no_file_is_too_large(house: House, report: Report) -> None:
+    own = "my_app" if "my_app.demo" in house.modules else "my_app without examples"
+    sizes = {
+        name: sum(module.lines for module in house.room(room))
+        for name, room in ((own, house.slug), ("tests", "tests"), (ENGINE, ENGINE))
+    }
+    report.add("size", ", ".join(f"{name} {size}" for name, size in sizes.items()))
+    for name, size in sizes.items():
+        assert 0 < size <= MOST[name], name
+    for room in (house.slug, ENGINE, TOOLS):
+        for module in house.room(room):
+            assert module.lines <= TOO_LARGE.get(module.name, MOST_OF_A_FILE), module.name
+
+
+@pytest.mark.parametrize("room", [ENGINE, TOOLS])
+def test_what_is_copied_as_it_stands_has_no_mark(room: str) -> None:
+    for path in (ROOT / PROJECT_FOLDER / room).rglob("*"):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"\{\{ *cookiecutter|\{%|cookiecutter\.", text), path
