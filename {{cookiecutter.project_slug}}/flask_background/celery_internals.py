@@ -26,7 +26,8 @@ NAMES = {
     "billiard.pool:Pool": "_cache",
     "celery.app.base:Celery": "_backend_cache _local _pool _tasks",
     "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _set",
-    "celery.concurrency.asynpool:AsynPool": "_fileno_to_outq handle_result_event",
+    "celery.concurrency.asynpool:AsynPool": "_event_process_exit _fileno_to_outq _pool "
+    "handle_result_event",
     "celery.concurrency.base:BasePool": "_pool",
     "kombu.asynchronous.timer:Timer": "_queue",
     "kombu.transport.virtual.base:Channel": "_lookup _get_message_priority _qos",
@@ -95,6 +96,23 @@ def wait_less_for_children(seconds: float) -> None:
     from billiard import pool  # only workers need it
 
     pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(seconds * 10)  # tenths of a second
+
+
+def replace_children_soon() -> None:
+    """Let the pools of this worker have another child soon after one has ended.
+
+    Celery looks once, at the moment when a child's pipe closes. The system closes it before the
+    child counts as ended, so most times Celery finds it alive and looks again 5 seconds later.
+    """
+    from celery.concurrency import asynpool, prefork  # only workers need them
+
+    class AsynPool(asynpool.AsynPool):
+        def _event_process_exit(self, hub: Any, child: Any, pause: float = 0.01) -> None:
+            super()._event_process_exit(hub, child)
+            if child in self._pool and pause < 1:
+                hub.call_later(pause, self._event_process_exit, hub, child, 2 * pause)
+
+    prefork.TaskPool.Pool = AsynPool
 
 
 def hear_of_begun_tasks(pool: Any, seconds: float) -> None:

@@ -38,6 +38,7 @@ def _prepare_worker(sender: Any, **_: Any) -> None:
     sender.app.be_patient()
     freeze_memory()
     celery_internals.wait_less_for_children(_CHILD_PATIENCE)
+    celery_internals.replace_children_soon()
     if hasattr(signal, "setitimer"):
         stop = BoundedStop(sender.app.options.worker_soft_shutdown_timeout)
         signals.worker_shutting_down.connect(stop.begin, weak=False)
