@@ -1,2 +1,2 @@
-# Read by every `flask` command. Committed, so that nobody has to remember it.
-FLASK_APP={{ cookiecutter.project_slug }}
+# Read by every `flask` command on your machine. A server does not have this file: it loads the application itself.
+FLASK_APP=devtools

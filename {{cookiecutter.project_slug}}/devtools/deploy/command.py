@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -15,16 +13,15 @@ from typing import Any
 
 import click
 
+from ..application import PROJECT, package_name
+from ..smoke import run_suite
 from .git import archive, name_release
 from .server import Server
-
-#: What everything on the server is named after: the package's own name.
-NAME = Path(__file__).resolve().parents[1].name
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-@click.group()
+@click.group(short_help="Run it on a server: setup, release, rollback, status, logs.")
 @click.option("--ssh-config", metavar="FILE", help="Settings of ssh, instead of ~/.ssh/config.")
 @click.pass_context
 def deploy(ctx: click.Context, ssh_config: str | None) -> None:
@@ -37,8 +34,7 @@ def deploy(ctx: click.Context, ssh_config: str | None) -> None:
 
 
 def _server(ctx: click.Context, _: click.Parameter, host: str) -> Server:
-    project = Path(__file__).resolve().parents[2]
-    return Server.parse(host, project, ctx.obj)
+    return Server.parse(host, PROJECT, ctx.obj)
 
 
 _host = click.argument("server", metavar="HOST", callback=_server)
@@ -87,7 +83,7 @@ def release(
     if _smoke(server, ca) == 0:
         click.echo(f"Released {name}.")
         return
-    if server.read(f"ls /opt/{NAME}/releases").split() == [name]:
+    if server.read(f"ls /opt/{package_name()}/releases").split() == [name]:
         raise click.ClickException(
             f"{name} failed the smoke suite. It is the first release, so it stays: "
             f"look at flask deploy logs {server}, mend it and release again."
@@ -110,7 +106,7 @@ def rollback(server: Server, dry_run: bool) -> None:
 @_host
 def status(server: Server) -> None:
     """Say what runs on HOST; exit code 1 if something is not well."""
-    sys.exit(server.run(f"/opt/{NAME}/current/deploy/vps/status"))
+    sys.exit(server.run(f"/opt/{package_name()}/current/deploy/vps/status"))
 
 
 @deploy.command()
@@ -119,10 +115,11 @@ def status(server: Server) -> None:
 @click.option("--lines", "-n", default=100, show_default=True, help="So many of the last ones.")
 def logs(server: Server, follow: bool, lines: int) -> None:
     """Show the log lines of web, workers and Redis."""
+    name = package_name()
     more = " -f" if follow else ""
-    journal = f"journalctl -u '{NAME}*' -n {lines} --no-pager -o cat{more}"
-    files = f"tail -n {lines}{more} /var/log/{NAME}/*.log"
-    supervised = f"test -e /etc/supervisor/conf.d/{NAME}.conf"
+    journal = f"journalctl -u '{name}*' -n {lines} --no-pager -o cat{more}"
+    files = f"tail -n {lines}{more} /var/log/{name}/*.log"
+    supervised = f"test -e /etc/supervisor/conf.d/{name}.conf"
     sys.exit(server.run(f"if {supervised}; then {files}; else {journal}; fi"))
 
 
@@ -132,11 +129,12 @@ def logs(server: Server, follow: bool, lines: int) -> None:
 def run(server: Server, command: tuple[str, ...]) -> None:
     """Run a command in the release on HOST: flask deploy run HOST -- flask routes."""
     command = command[1:] if command[0] == "--" else command
-    current = f"/opt/{NAME}/current"
+    name = package_name()
+    current = f"/opt/{name}/current"
     sys.exit(
         server.run(
-            f"systemd-run --quiet --collect --wait --pipe --uid={NAME} --gid={NAME} "
-            f"--working-directory={current} --property=EnvironmentFile=/etc/{NAME}/env "
+            f"systemd-run --quiet --collect --wait --pipe --uid={name} --gid={name} "
+            f"--working-directory={current} --property=EnvironmentFile=/etc/{name}/env "
             f"--setenv=PATH={current}/.venv/bin:/usr/bin:/bin /usr/bin/env {shlex.join(command)}"
         )
     )
@@ -165,10 +163,8 @@ def _need_pyinfra() -> None:
 
 
 def _smoke(server: Server, ca: str | None) -> int:
-    url, _, settings = server.read(f"cat /etc/{NAME}/url /etc/{NAME}/env").partition("\n")
+    name = package_name()
+    url, _, settings = server.read(f"cat /etc/{name}/url /etc/{name}/env").partition("\n")
     tokens = [line for line in settings.splitlines() if line.startswith("API_TOKEN=")]
     token = tokens[-1].partition("=")[2].strip("\"'") if tokens else ""
-    command = [sys.executable, "-m", "flask", "smoke", url, *(["--ca", ca] if ca else [])]
-    return subprocess.run(  # noqa: S603
-        command, cwd=server.project, env={**os.environ, "API_TOKEN": token}, check=False
-    ).returncode
+    return run_suite(url, token, ["--ca", ca] if ca else [])

