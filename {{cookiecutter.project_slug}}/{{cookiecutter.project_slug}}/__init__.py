@@ -1,12 +1,9 @@
 """{{ cookiecutter.project_slug }}: the application factory. Everything begins in ``create_app``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask
-
 from flask_background import ConfigurationError
 
 {% if cookiecutter.include_examples == "yes" %}
@@ -14,13 +11,12 @@ from . import api, config, demo, main, manifest
 {% else %}
 from . import api, config, main
 {% endif %}
-from .extensions import celery, limiter, redis
+from .extensions import celery, limiter
 {% if cookiecutter.use_heroku == "yes" %}
 from .heroku import init_app as init_heroku
 {% endif %}
-from .ops import health, logs, metrics
-from .ops.check import check
-from .web import operators, problems, security, static_files
+from .ops import check, health, logs, metrics
+from .web import problems, security, sign_in, static_files
 
 
 def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Flask:
@@ -31,9 +27,9 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     single settings; tests use them. Raises ``config.ConfigError`` for settings that cannot work.
     """
     app = Flask(__name__)
-    app.config.from_mapping(config.load(config_name, overrides, instance_path=app.instance_path))
+    app.config.from_mapping(config.load(config_name, overrides))
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    logs.configure(app)
+    logs.init_app(app)
     security.init_app(app)
     static_files.init_app(app)
     problems.init_app(app)
@@ -47,13 +43,12 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
         celery.init_app(app)
     except ConfigurationError as error:
         raise config.ConfigError(str(error)) from None
-    redis.init_app(app)
     limiter.init_app(app)
-    for blueprint in (main.bp, operators.bp, api.bp, health.bp, metrics.bp):
+    check.init_app(app)
+    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     {% if cookiecutter.include_examples == "yes" %}
     for example in (demo.bp, manifest.bp):
         app.register_blueprint(example)
     {% endif %}
-    app.cli.add_command(check)
     return app

@@ -3,12 +3,10 @@
 Not needed for ``flask celery …``, which finds the application by itself.
 """
 
-from __future__ import annotations
-
 from flask.cli import load_dotenv
+from flask_background import FlaskCelery
 
 from . import create_app
-from flask_background import FlaskCelery
 
 # The `flask` command reads .env by itself; `celery` does not.
 load_dotenv()

@@ -1,17 +1,18 @@
 """Settings of the application, read from the environment when it starts.
 
-Development, Production and Testing; ``FLASK_CONFIG`` chooses. ``.env.example`` explains each
-variable. A value that cannot work stops the start with a sentence that says what to do.
+``FLASK_CONFIG`` chooses one of the classes Development, Production and Testing; ``.env.example``
+explains each variable. A value that cannot work stops the start with a sentence about it.
 """
-
-from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
+{% if cookiecutter.include_examples == "yes" %}
 from urllib.parse import urlsplit
+{% endif %}
 
 import click
+from flask_background import connect_redis
 from limits import parse_many
 {% if cookiecutter.use_heroku == "yes" %}
 
@@ -23,7 +24,6 @@ SECRET_LENGTH = 32
 
 _HOW_TO_MAKE_ONE = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _EXAMPLES = ("change", "development", "testing", "your-", "your_", "secret", "example")
-_REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 class ConfigError(click.ClickException):
@@ -63,16 +63,16 @@ class Config:
     # Counted in Redis, so that all web processes share the counts; see extensions.py.
     RATELIMIT_ENABLED = True
 
-    _public_dashboard = "yes"
+    #: What a variable is that the environment does not set, where environments differ.
+    defaults: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._instance_path = instance_path
         self.faults: list[str] = []
 
         self.SECRET_KEY = self._text("SECRET_KEY")
         self.API_TOKEN = self._text("API_TOKEN")
-        self.REDIS_URL = self._redis_url()
+        self.REDIS_URL = self._text("REDIS_URL")
         self.REDIS_TLS_VERIFY = self._choice("REDIS_TLS_VERIFY", "required", "none") != "none"
         self.REDIS_TLS_CA = self._text("REDIS_TLS_CA") or None
         # For each pool of connections in each process; a process has four pools at most.
@@ -89,9 +89,7 @@ class Config:
         self.RATELIMIT_ENQUEUE = self._rate("RATELIMIT_ENQUEUE", "60 per minute")
         self.RATELIMIT_SIGN_IN = self._rate("RATELIMIT_SIGN_IN", "5 per minute; 30 per hour")
         # Whether the page shows its numbers to everybody, or to those who signed in.
-        self.PUBLIC_DASHBOARD = (
-            self._choice("PUBLIC_DASHBOARD", self._public_dashboard, "yes", "no") == "yes"
-        )
+        self.PUBLIC_DASHBOARD = self._choice("PUBLIC_DASHBOARD", "yes", "no") == "yes"
 
         # Seconds. At the soft limit the task gets SoftTimeLimitExceeded, at the hard one it ends.
         # https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits
@@ -105,27 +103,16 @@ class Config:
         self.CELERY_RESULT_EXPIRES = self._integer("CELERY_RESULT_EXPIRES", 3600, low=60)
         {% if cookiecutter.include_examples == "yes" %}
 
-        self.MANIFEST_URL = self._web_url("MANIFEST_URL", self._default_manifest_url())
+        self.MANIFEST_URL = self._web_url("MANIFEST_URL")
         self.MANIFEST_INTERVAL = self._integer("MANIFEST_INTERVAL", 300, low=1)
         self.SLACK_WEBHOOK_URL = self._web_url("SLACK_WEBHOOK_URL")
         {% endif %}
 
-    def _redis_url(self) -> str:
-        return self._text("REDIS_URL")
-    {% if cookiecutter.include_examples == "yes" %}
-
-    def _default_manifest_url(self) -> str:
-        """Watch nothing unless told to."""
-        return ""
-    {% endif %}
-
     def _text(self, name: str, default: str = "") -> str:
-        return self._environ.get(name, "").strip() or default
+        return self._environ.get(name, "").strip() or self.defaults.get(name, default)
 
     def _integer(self, name: str, default: int, low: int, high: int = 10**9) -> int:
-        text = self._text(name)
-        if not text:
-            return default
+        text = self._text(name, str(default))
         if not (text.isascii() and text.isdigit() and low <= int(text[:12]) <= high):
             self.faults.append(f"{name} is {text!r}. Set it to a whole number of {low} or more.")
             return default
@@ -147,8 +134,8 @@ class Config:
         return choices.get(text.lower(), default)
     {% if cookiecutter.include_examples == "yes" %}
 
-    def _web_url(self, name: str, default: str = "") -> str:
-        text = self._text(name, default)
+    def _web_url(self, name: str) -> str:
+        text = self._text(name)
         if text and not (text.startswith(("http://", "https://")) and urlsplit(text).hostname):
             self.faults.append(f"{name} is {text!r}. Set it to an address such as https://host/x.")
         return text
@@ -156,25 +143,24 @@ class Config:
 
 
 class Development(Config):
-    """On your own machine: works with nothing set."""
+    """On your own machine: works with nothing set. `flask dev` sets a REDIS_URL of its own."""
 
     TEMPLATES_AUTO_RELOAD = True
     # Seconds that running tasks have when the worker restarts for new code; then they begin again.
     CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 3
-
-    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
-        super().__init__(environ, instance_path)
-        self.SECRET_KEY = self.SECRET_KEY or "development-only"
-        self.API_TOKEN = self.API_TOKEN or "development-only"
-
-    def _redis_url(self) -> str:
-        """Take the one on this machine; `flask dev` names its own."""
-        return self._text("REDIS_URL") or "redis://127.0.0.1:6379/0"
+    defaults: ClassVar[dict[str, str]] = {
+        "SECRET_KEY": "development-only",
+        "API_TOKEN": "development-only",
+        "REDIS_URL": "redis://127.0.0.1:6379/0",
+    }
     {% if cookiecutter.include_examples == "yes" %}
 
-    def _default_manifest_url(self) -> str:
-        """Watch the sample that the application itself serves, so there is something to see."""
-        return f"http://127.0.0.1:{self._integer('PORT', 8000, low=1)}/sample-manifest.json"
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
+        if not self.MANIFEST_URL:
+            # Something to see: the sample that the application itself serves.
+            port = self._integer("PORT", 8000, low=1)
+            self.MANIFEST_URL = f"http://127.0.0.1:{port}/sample-manifest.json"
     {% endif %}
 
 
@@ -182,14 +168,13 @@ class Production(Config):
     """On a server: refuses to start without its own secrets."""
 
     SESSION_COOKIE_SECURE = True
-    _public_dashboard = "no"
+    defaults: ClassVar[dict[str, str]] = {"PUBLIC_DASHBOARD": "no"}
 
-    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
-        super().__init__(environ, instance_path)
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
         for name in ("SECRET_KEY", "API_TOKEN"):
-            fault = secret_fault(name, getattr(self, name))
-            if fault:
-                self.faults.append(fault)
+            if fault := _secret_fault(getattr(self, name)):
+                self.faults.append(f"{name} {fault} {_HOW_TO_MAKE_ONE}")
         if self.SECRET_KEY and self.SECRET_KEY == self.API_TOKEN:
             self.faults.append("SECRET_KEY and API_TOKEN are the same. Callers know the second.")
         if not self.REDIS_URL:
@@ -209,8 +194,8 @@ class Testing(Config):
     # So that the state of a task can be asked for afterwards, as with a worker.
     CELERY_TASK_STORE_EAGER_RESULT = True
 
-    def __init__(self, environ: Mapping[str, str], instance_path: str = "instance") -> None:
-        super().__init__(environ, instance_path)
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
         self.SECRET_KEY = "testing-only"  # noqa: S105
         self.API_TOKEN = "testing-token"  # noqa: S105
         self.CELERY_TASK_ALWAYS_EAGER = self._text("CELERY_TASK_ALWAYS_EAGER", "1") != "0"
@@ -230,7 +215,6 @@ def load(
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
-    instance_path: str = "instance",
 ) -> dict[str, Any]:
     """Read the settings of one environment, with ``overrides`` on top.
 
@@ -245,35 +229,31 @@ def load(
     {% if cookiecutter.use_heroku == "yes" %}
     environ = heroku.with_defaults(environ)
     {% endif %}
-    chosen = CHOICES[name](environ, instance_path)
+    chosen = CHOICES[name](environ)
     settings = {key: getattr(chosen, key) for key in dir(chosen) if key.isupper()}
     settings |= {"CONFIG_NAME": name, **(overrides or {})}
-    faults = [*chosen.faults, *_redis_faults(settings["REDIS_URL"])]
+    faults = chosen.faults + _redis_faults(settings["REDIS_URL"])
     if faults:
         raise ConfigError("\n".join([f"The {name} settings cannot work.", *faults]))
     return settings
 
 
-def secret_fault(name: str, value: str) -> str | None:
+def _secret_fault(value: str) -> str | None:
     """Say what is wrong with a secret, or return None if Production can take it."""
     if not value:
-        return f"{name} is not set. {_HOW_TO_MAKE_ONE}"
+        return "is not set."
     if value.lower().startswith(_EXAMPLES):
-        return f"{name} still has the value of an example. {_HOW_TO_MAKE_ONE}"
+        return "still has the value of an example."
     if len(value) < SECRET_LENGTH:
-        return f"{name} has {len(value)} characters, and {SECRET_LENGTH} are needed. {_HOW_TO_MAKE_ONE}"
+        return f"has {len(value)} characters, and {SECRET_LENGTH} are needed."
     return None
 
 
 def _redis_faults(url: str) -> list[str]:
-    if not url:
-        return []
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in _REDIS_SCHEMES and (parts.port or True)
+        if url:
+            connect_redis(url)  # which only reads the address; it connects later
     except ValueError:
-        good = False
-    if good:
-        return []
-    # The value is not shown, for it may hold a password.
-    return ["REDIS_URL is not the address of a Redis. Write redis://[:password@]host:6379/0."]
+        # The value is not shown, for it may hold a password.
+        return ["REDIS_URL is not the address of a Redis. Write redis://[:password@]host:6379/0."]
+    return []

@@ -1,15 +1,11 @@
 """Extension objects of the application; ``create_app`` connects them to it."""
 
-from __future__ import annotations
-
 from flask import current_app
-
 from flask_background import FlaskCelery
+
 from .web.rate_limits import RateLimiter
-from .redis_client import RedisClient
 
 celery = FlaskCelery()
-redis = RedisClient()
 limiter = RateLimiter()
 
 #: Decorate with this every view that puts a task in a queue: one count for each client.

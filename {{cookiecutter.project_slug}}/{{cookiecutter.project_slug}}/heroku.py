@@ -4,8 +4,6 @@ Nothing of it happens elsewhere: a dyno is known by the variable ``DYNO``.
 https://devcenter.heroku.com/articles/dynos#local-environment-variables
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -1,6 +1,5 @@
 """The JSON API under ``/api/v1``: any task's state, the schedule, queues and workers."""
 
-from . import openapi
 from .routes import bp
 
-__all__ = ["bp", "openapi"]
+__all__ = ["bp"]

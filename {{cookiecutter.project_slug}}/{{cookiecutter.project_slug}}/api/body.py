@@ -1,7 +1,5 @@
 """Read the JSON body of a request. Whatever a client sends ends in a value or in a clear 4xx."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NoReturn
 
@@ -10,10 +8,10 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 
 def json_object(*allowed: str) -> dict[str, Any]:
-    """Return the request's JSON object.
+    """Return the request's JSON object; ``allowed`` are the names that it may hold.
 
-    ``allowed`` are the names it may hold. Raises ``UnsupportedMediaType`` (415) for a body that is
-    not declared as JSON, ``BadRequest`` (400) for all else that is wrong with it.
+    Raises ``UnsupportedMediaType`` (415) for a body that is not declared as JSON, ``BadRequest``
+    (400) for all else that is wrong with it.
     """
     if not request.is_json:
         raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
@@ -25,8 +23,7 @@ def json_object(*allowed: str) -> dict[str, Any]:
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object, such as {}.")
-    unknown = sorted(body.keys() - set(allowed))
-    if unknown:
+    if unknown := sorted(body.keys() - set(allowed)):
         known = ", ".join(allowed)
         raise BadRequest(f"The body has the unknown field {unknown[0][:50]!r}. Known are: {known}.")
     return body

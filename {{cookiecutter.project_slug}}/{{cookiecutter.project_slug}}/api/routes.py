@@ -1,17 +1,20 @@
 """Routes of the API that hold for every task, whichever module it is in."""
 
-from __future__ import annotations
-
+import json
 import re
-from typing import Any
+from datetime import datetime
+from pathlib import Path
 
-from flask import Blueprint, Response, jsonify, url_for
+from flask import Blueprint, Response, current_app, jsonify, url_for
+from flask_background import TaskInfo
 from werkzeug.exceptions import Conflict, NotFound
 
-from flask_background import ScheduleStatus, TaskInfo
 from ..extensions import celery
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
+
+#: The API's description. Written by hand; tests/test_openapi.py compares it with the routes.
+OPENAPI = Path(__file__).with_name("openapi.json")
 
 _TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,155}")
 
@@ -47,28 +50,32 @@ def task_status(task_id: str) -> Response:
 @bp.delete("/task-status/<task_id>")
 def cancel_task(task_id: str) -> tuple[Response, int]:
     """Cancel a task: one that waits never runs, one that runs is stopped."""
-    info = find_task(task_id)
-    if info.done or not celery.cancel(task_id):
-        raise Conflict("The task has already ended.")
+    cancel(task_id)
     return jsonify(task_id=task_id, status="REVOKED"), 202
+
+
+def cancel(task_id: str) -> None:
+    """Cancel a task. Raises ``NotFound``, or ``Conflict`` when it has ended."""
+    if find_task(task_id).done or not celery.cancel(task_id):
+        raise Conflict("The task has already ended.")
 
 
 @bp.get("/schedule")
 def schedule() -> Response:
     """List what runs by schedule, with the last and the next time."""
-    return jsonify([_schedule_entry(entry) for entry in celery.schedule_status()])
-
-
-def _schedule_entry(entry: ScheduleStatus) -> dict[str, Any]:
-    last, following = entry.last_run_at, entry.next_run_at
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "schedule": entry.schedule,
-        "last_run_at": last.isoformat() if last else None,
-        "next_run_at": following.isoformat() if following else None,
-        "total_run_count": entry.total_run_count,
-    }
+    return jsonify(
+        [
+            {
+                "name": entry.name,
+                "task": entry.task,
+                "schedule": entry.schedule,
+                "last_run_at": _iso(entry.last_run_at),
+                "next_run_at": _iso(entry.next_run_at),
+                "total_run_count": entry.total_run_count,
+            }
+            for entry in celery.schedule_status()
+        ]
+    )
 
 
 @bp.get("/queues")
@@ -84,7 +91,7 @@ def workers() -> Response:
         [
             {
                 "name": worker.name,
-                "queues": list(worker.queues),
+                "queues": worker.queues,
                 "heartbeat_age": round(worker.age, 1),
                 "active": worker.active,
                 "processed": worker.processed,
@@ -92,3 +99,15 @@ def workers() -> Response:
             for worker in celery.heartbeats()
         ]
     )
+
+
+@bp.get("/openapi.json")
+def openapi() -> Response:
+    """Describe this API, for clients, documentation and fuzzers."""
+    description = json.loads(OPENAPI.read_text(encoding="utf-8"))
+    description["info"]["title"] = current_app.config["APP_NAME"]
+    return jsonify(description)
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None

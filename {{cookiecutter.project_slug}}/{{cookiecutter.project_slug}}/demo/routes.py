@@ -1,15 +1,13 @@
 """Two ways to start the demo task: ``POST /api/v1/start-task`` and the form of the page."""
 
-from __future__ import annotations
-
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
 from ..api.body import flag, json_object, number
 from ..api.routes import accepted
 from ..extensions import celery, limit_enqueue
-from ..main.live import live
+from ..main.routes import show_task
 from .tasks import long_task
 
 bp = Blueprint("demo", __name__)
@@ -47,6 +45,4 @@ def start_task_by_form() -> ResponseReturnValue:
     if queue not in demo_queues():
         raise BadRequest(f"No worker serves the queue {queue[:50]!r}.")
     task = long_task.apply_async((duration, "fail" in request.form), queue=queue)
-    live().forget()
-    # 303: the browser goes on with GET, so that a reload does not start another task.
-    return redirect(url_for("main.task", task_id=task.id), 303)
+    return show_task(task.id)

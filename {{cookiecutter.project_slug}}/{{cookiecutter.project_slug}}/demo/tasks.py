@@ -1,13 +1,10 @@
 """The demo task: takes as long as it is told, reports its progress, fails if asked to."""
 
-from __future__ import annotations
-
 import time
 
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from flask import current_app
-
 from flask_background import progress
 
 _MOST_STEPS = 100

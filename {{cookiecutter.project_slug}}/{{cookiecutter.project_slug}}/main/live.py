@@ -5,103 +5,105 @@ shared, an unchanged one is answered with 304, and the server says when to come 
 pages are open, the later: together they ask about ``MOST_POLLS`` times a second.
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 import time
-from dataclasses import dataclass, field
 
 from flask import Response, current_app, render_template, request
+from flask_background import Overview
 from redis.exceptions import RedisError
 
-from flask_background import Overview
-from ..web.operators import is_operator, may_see_details
 from ..extensions import celery
+from ..web.operators import is_operator, may_see_details
 
-#: Seconds for which one reading of Redis serves all.
+#: Seconds for which one reading of Redis serves all pages.
 FRESH = 1.0
-#: Seconds for which it serves still, while another thread reads anew.
+#: Seconds for which an old one serves while another thread reads anew.
 STALE = 10.0
 
-#: Polls that one process answers each second, about; and the bounds of the pause (seconds).
+#: Polls that one process answers each second, about.
 MOST_POLLS = 20
+#: Bounds of the pause between two polls of a page, in seconds.
 SHORTEST, LONGEST = 1.0, 30.0
 #: Seconds over which the polls are counted, at least.
 _WINDOW = 5.0
 
 
-@dataclass
 class Pace:
     """Counts the polls, and says when the page that asks should come back."""
 
-    pause: float = SHORTEST
-    since: float = field(default_factory=time.monotonic)
-    _polls: int = 0
+    def __init__(self) -> None:
+        self.pause = SHORTEST
+        self._polls = 0
+        self._since = time.monotonic()
 
     def next(self) -> float:
         """Count a poll; return the seconds until the same page should ask again."""
         self._polls += 1
-        elapsed = time.monotonic() - self.since
-        # Long enough that every page came once by the pause that it was told last.
+        elapsed = time.monotonic() - self._since
+        # Long enough for every page to come once, at the pause that it was told last.
         if elapsed >= max(_WINDOW, 1.25 * self.pause):
             excess = self._polls / elapsed / MOST_POLLS
-            # Less than what is missing, so that it settles and does not swing.
+            # Less than the whole correction, so that the pause settles and does not swing.
             self.pause = min(max(self.pause * excess**0.6, SHORTEST), LONGEST)
-            self._polls, self.since = 0, time.monotonic()
+            self._polls, self._since = 0, time.monotonic()
         return self.pause
 
 
 class Live:
-    """The latest snapshot of one application in this process, and the HTML made of it."""
+    """The latest overview of one application in this process, and the HTML made of it."""
 
     def __init__(self) -> None:
         self.pace = Pace()
         self._lock = threading.Lock()
-        self._snapshot = Overview(reachable=False)
-        self._taken_at = float("-inf")
+        self._overview = Overview(reachable=False)
         self._pages: dict[tuple[bool, bool], tuple[bytes, str]] = {}
+        self.forget()
 
-    def snapshot(self) -> Overview:
-        """Return the latest snapshot, at most a second old unless Redis is slow."""
+    def forget(self) -> None:
+        """Read Redis at the next question: this process has just changed something."""
+        self._taken_at = float("-inf")
+
+    def overview(self) -> Overview:
+        """Return the latest overview, at most a second old unless Redis is slow."""
         age = time.monotonic() - self._taken_at
         # While one thread waits for Redis, the others answer with what there is.
         if age >= FRESH and self._lock.acquire(blocking=age >= STALE):
             try:
                 if time.monotonic() - self._taken_at >= FRESH:
-                    self._snapshot = self._take()
-                    self._pages = {}
+                    self._overview, self._pages = _take(), {}
                     self._taken_at = time.monotonic()
             finally:
                 self._lock.release()
-        return self._snapshot
+        return self._overview
 
     def page(self) -> tuple[bytes, str]:
         """Return the HTML for whoever asks, and its ETag."""
-        state = self.snapshot()
-        pages = self._pages
-        who = (may_see_details(), is_operator())
-        if who not in pages:
-            html = render_template("main/live.html", state=state, words=False).encode()
-            pages[who] = (html, hashlib.sha256(html).hexdigest()[:20])
-        return pages[who]
+        state, pages = self.overview(), self._pages
+        visitor = (may_see_details(), is_operator())
+        if visitor not in pages:
+            pages[visitor] = with_etag(render_template("main/live.html", state=state, words=False))
+        return pages[visitor]
 
-    def forget(self) -> None:
-        """Read Redis at the next question: something has just been changed by this process."""
-        self._taken_at = float("-inf")
 
-    def _take(self) -> Overview:
-        try:
-            return celery.overview()
-        except RedisError as error:
-            current_app.logger.warning("The page is shown without Redis: %s", error)
-            return Overview(reachable=False)
+def _take() -> Overview:
+    try:
+        return celery.overview()
+    except RedisError as error:
+        current_app.logger.warning("The page is shown without Redis: %s", error)
+        return Overview(reachable=False)
 
 
 def live() -> Live:
     """Return the one of the current application."""
     found: Live = current_app.extensions.setdefault("live", Live())
     return found
+
+
+def with_etag(html: str) -> tuple[bytes, str]:
+    """Return a part of a page with the ETag of its content."""
+    content = html.encode()
+    return content, hashlib.sha256(content).hexdigest()[:20]
 
 
 def answer(html: bytes, etag: str) -> Response:

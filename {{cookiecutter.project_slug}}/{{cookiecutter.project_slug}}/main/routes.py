@@ -1,23 +1,18 @@
 """The page ``/``, which shows the background at work, and the page of one task."""
 
-from __future__ import annotations
-
-import hashlib
-
 from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import Conflict, Forbidden
-
 from flask_background import Overview, TaskView
+from werkzeug.exceptions import Conflict
 
-from ..api.routes import find_task
+from ..api import routes as api
 from ..extensions import celery, limit_enqueue
-from ..web.operators import may_see_numbers, require_operator
+from ..web.operators import may_see_numbers, require_numbers, require_operator
 from . import words
-from .live import answer, live
+from .live import answer, live, with_etag
 
 bp = Blueprint("main", __name__)
-for name in ("ago", "clock", "duration", "interval", "moment", "short_name", "span"):
+for name in ("ago", "clock", "duration", "short_name", "span"):
     bp.add_app_template_filter(getattr(words, name))
 
 #: The colours that APP_COLOR may name, as the icon has them. static/style.css has the rest.
@@ -34,41 +29,36 @@ COLORS = {
 @bp.get("/")
 def index() -> str:
     """Show the background. The page loads when Redis is away, and says so."""
-    state = live().snapshot() if may_see_numbers() else Overview()
+    state = live().overview() if may_see_numbers() else Overview()
     return render_template("main/index.html", state=state, words=True)
 
 
 @bp.get("/live")
+@require_numbers
 def live_part() -> Response:
     """Answer with the part of the page that changes; the page's script asks for it."""
-    if not may_see_numbers():
-        raise Forbidden("Only somebody who is signed in may see this.")
     return answer(*live().page())
 
 
 @bp.get("/tasks/<task_id>")
 def task(task_id: str) -> str:
     """Show one task. Whoever knows its id may see and cancel it."""
-    view = TaskView(find_task(task_id))
-    return render_template("main/task.html", task=view, words=True)
+    return render_template("main/task.html", task=TaskView(api.find_task(task_id)), words=True)
 
 
 @bp.get("/tasks/<task_id>/live")
 def task_live(task_id: str) -> Response:
     """Answer with the part of a task's page that changes."""
-    view = TaskView(find_task(task_id))
-    html = render_template("main/task_live.html", task=view, words=False).encode()
-    return answer(html, hashlib.sha256(html).hexdigest()[:20])
+    view = TaskView(api.find_task(task_id))
+    return answer(*with_etag(render_template("main/task_live.html", task=view, words=False)))
 
 
 @bp.post("/tasks/cancel")
 def cancel() -> ResponseReturnValue:
     """Cancel the task of the form's button, as ``DELETE`` does in the API."""
-    info = find_task(request.form.get("task_id", ""))
-    if info.done or not celery.cancel(info.id):
-        raise Conflict("The task has already ended.")
-    live().forget()
-    return redirect(url_for("main.task", task_id=info.id), 303)
+    task_id = request.form.get("task_id", "")
+    api.cancel(task_id)
+    return show_task(task_id)
 
 
 @bp.post("/tasks/run-again")
@@ -79,8 +69,14 @@ def run_again() -> ResponseReturnValue:
     future = celery.run_again(request.form.get("task_id", ""))
     if future is None:
         raise Conflict("This task cannot be run again, or somebody else has just done it.")
+    return show_task(future.id)
+
+
+def show_task(task_id: str) -> ResponseReturnValue:
+    """Lead the browser that sent a form to the page of the task that it started or changed."""
     live().forget()
-    return redirect(url_for("main.task", task_id=future.id), 303)
+    # 303: the browser goes on with GET, so that a reload does not send the form again.
+    return redirect(url_for("main.task", task_id=task_id), 303)
 
 
 @bp.get("/favicon.ico")

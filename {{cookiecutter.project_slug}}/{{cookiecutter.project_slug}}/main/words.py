@@ -1,7 +1,5 @@
 """Times in words, for the pages."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -41,19 +39,9 @@ def span(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def interval(schedule: str) -> str:
-    """Say Celery's words for an interval a little shorter: "every 5.00 minutes" is 5 minutes."""
-    return schedule.replace(".00 ", " ")
-
-
 def clock(time: datetime) -> str:
     """Write a time so that it stays true: "20 Nov 14:03:05 UTC"."""
     return time.astimezone(UTC).strftime("%d %b %H:%M:%S UTC")
-
-
-def moment(text: str | datetime | None) -> datetime | None:
-    """Read a time that is stored as ISO 8601 text."""
-    return datetime.fromisoformat(text) if isinstance(text, str) else text
 
 
 def short_name(name: str) -> str:

@@ -3,8 +3,6 @@
 ``fetch`` gets it, ``store`` keeps it, ``notify`` tells of changes, ``tasks`` puts them together.
 """
 
-from __future__ import annotations
-
 from flask import Flask
 
 from .routes import bp

@@ -1,7 +1,5 @@
 """Fetch the manifest: bounded in time and size, and only if it changed."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass

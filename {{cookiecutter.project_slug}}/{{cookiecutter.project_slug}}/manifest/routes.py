@@ -1,9 +1,8 @@
 """Routes of the watcher: the manifest, an update on demand, and a sample to watch."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, send_file
 from flask.typing import ResponseReturnValue
@@ -11,38 +10,22 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from ..api.routes import accepted
 from ..extensions import limit_enqueue
-from ..web.security import require_token
+from ..web.operators import require_token
 from . import store
 from .tasks import check_manifest
 
 bp = Blueprint("manifest", __name__)
+bp.add_app_template_filter(datetime.fromisoformat, "moment")
 
 #: Edit this file while the application runs, and the watcher notices.
 SAMPLE = Path(__file__).with_name("sample-manifest.json")
 
 
-@dataclass(frozen=True)
-class ManifestView:
-    """What the page shows about the manifest."""
-
-    watched: bool
-    interval: int
-    stored: store.Stored | None
-    check: store.Check
-    history: list[store.Change]
-
-
 @bp.app_template_global()
-def manifest_view() -> ManifestView:
-    """Read what the page shows. Raises ``RedisError``."""
+def manifest_view() -> dict[str, Any]:
+    """Read what the page shows of the manifest. Raises ``RedisError``."""
     stored, check = store.load()
-    return ManifestView(
-        watched=bool(current_app.config["MANIFEST_URL"]),
-        interval=current_app.config["MANIFEST_INTERVAL"],
-        stored=stored,
-        check=check,
-        history=store.history(),
-    )
+    return {"stored": stored, "check": check, "history": store.history()}
 
 
 @bp.get("/api/v1/manifest")

@@ -1,13 +1,14 @@
-"""Keep the manifest in Redis. Each write is one step, so no reader ever sees half of one."""
+"""Keep the manifest in Redis. Each write is one step, so no reader ever sees half of one.
 
-from __future__ import annotations
+Every function here raises ``RedisError`` when Redis does not answer.
+"""
 
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..extensions import redis
+from ..extensions import celery
 from .fetch import Fetched
 
 #: How many past versions are remembered, without their content; and how many changes wait for
@@ -46,10 +47,10 @@ class Check:
 
 
 def load() -> tuple[Stored | None, Check]:
-    """Read the manifest and the last check. Raises ``RedisError``."""
-    with redis.client.pipeline() as pipeline:
-        pipeline.get(redis.key("manifest"))
-        pipeline.hgetall(redis.key("manifest:check"))
+    """Read the manifest and the last check."""
+    with celery.redis.pipeline() as pipeline:
+        pipeline.get(celery.key("manifest"))
+        pipeline.hgetall(celery.key("manifest:check"))
         text, check = pipeline.execute()
     at = check.get("at")
     return (
@@ -59,8 +60,8 @@ def load() -> tuple[Stored | None, Check]:
 
 
 def history() -> list[Change]:
-    """Read the past changes, newest first. Raises ``RedisError``."""
-    texts = redis.client.lrange(redis.key("manifest:history"), 0, -1)
+    """Read the past changes, newest first."""
+    texts = celery.redis.lrange(celery.key("manifest:history"), 0, -1)
     return [Change(**json.loads(text)) for text in texts]
 
 
@@ -68,7 +69,7 @@ def save(fetched: Fetched, url: str) -> Change | None:
     """Store what was fetched; return the change if it is another version than before.
 
     The change is stored in the same step, and waits there until Slack was told of it: a worker
-    that dies in between loses neither. Raises ``RedisError``.
+    that dies in between loses neither.
     """
     old, _ = load()
     now = _now()
@@ -76,47 +77,48 @@ def save(fetched: Fetched, url: str) -> Change | None:
         fetched.version, fetched.manifest, now, fetched.etag, fetched.last_modified, url
     )
     change = None
-    with redis.client.pipeline(transaction=True) as pipeline:
-        pipeline.set(redis.key("manifest"), json.dumps(asdict(stored)))
+    with celery.redis.pipeline(transaction=True) as pipeline:
+        pipeline.set(celery.key("manifest"), json.dumps(asdict(stored)))
         if old is None or old.version != fetched.version:
             keys = changed_keys(old.manifest if old else {}, fetched.manifest)
             change = Change(old.version if old else None, fetched.version, keys, now)
             text = json.dumps(asdict(change))
-            pipeline.lpush(redis.key("manifest:history"), text)
-            pipeline.ltrim(redis.key("manifest:history"), 0, HISTORY - 1)
-            pipeline.rpush(redis.key("manifest:untold"), text)
-            pipeline.ltrim(redis.key("manifest:untold"), -HISTORY, -1)
+            pipeline.lpush(celery.key("manifest:history"), text)
+            pipeline.ltrim(celery.key("manifest:history"), 0, HISTORY - 1)
+            pipeline.rpush(celery.key("manifest:untold"), text)
+            pipeline.ltrim(celery.key("manifest:untold"), -HISTORY, -1)
         _note_check(pipeline, now, "")
         pipeline.execute()
     return change
 
 
 def save_check(error: str = "") -> None:
-    """Note that the manifest was looked for now, and what was wrong. Raises ``RedisError``."""
-    with redis.client.pipeline(transaction=True) as pipeline:
+    """Note that the manifest was looked for now, and what was wrong."""
+    with celery.redis.pipeline(transaction=True) as pipeline:
         _note_check(pipeline, _now(), error)
         pipeline.execute()
 
 
 def next_untold() -> Change | None:
-    """Return the oldest change that Slack does not know yet. Raises ``RedisError``."""
-    text = redis.client.lindex(redis.key("manifest:untold"), 0)
+    """Return the oldest change that Slack does not know yet."""
+    text = celery.redis.lindex(celery.key("manifest:untold"), 0)
     return Change(**json.loads(text)) if isinstance(text, str) else None
 
 
 def mark_told(change: Change) -> None:
-    """Forget that ``change`` was still to be told. Raises ``RedisError``."""
-    redis.client.lrem(redis.key("manifest:untold"), 1, json.dumps(asdict(change)))
+    """Forget that ``change`` was still to be told."""
+    celery.redis.lrem(celery.key("manifest:untold"), 1, json.dumps(asdict(change)))
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Name the top-level keys that were added, removed or changed, but for ``version``."""
     keys = (old.keys() | new.keys()) - {"version"}
-    return sorted(key for key in keys if key not in old or key not in new or old[key] != new[key])
+    missing = object()
+    return sorted(key for key in keys if old.get(key, missing) != new.get(key, missing))
 
 
 def _note_check(pipeline: Any, at: str, error: str) -> None:
-    pipeline.hset(redis.key("manifest:check"), mapping={"at": at, "error": error})
+    pipeline.hset(celery.key("manifest:check"), mapping={"at": at, "error": error})
 
 
 def _now() -> str:

@@ -1,7 +1,5 @@
 """The tasks of the watcher. The schedule and ``POST /api/v1/update-manifest`` run the same one."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 
@@ -10,7 +8,7 @@ from flask import current_app
 from redis.exceptions import RedisError
 from redis.lock import Lock
 
-from ..extensions import redis
+from ..extensions import celery
 from . import notify, store
 from .fetch import FetchError, Unreachable, fetch
 
@@ -22,17 +20,18 @@ LOCK_WAIT = 30
 
 _log = logging.getLogger(__name__)
 
+#: The pattern for errors that may pass: try again, later each time, not all at the same moment.
+#: https://docs.celeryq.dev/en/stable/userguide/tasks.html#automatic-retry-for-known-exceptions
+_PATIENT: dict[str, Any] = {
+    "retry_backoff": 5,
+    "retry_jitter": True,
+    "time_limit": TIME_LIMIT,
+    "soft_time_limit": TIME_LIMIT - 10,
+}
+
 
 @shared_task(
-    # The pattern for errors that may pass: try again, later each time, not all at the same moment.
-    # https://docs.celeryq.dev/en/stable/userguide/tasks.html#automatic-retry-for-known-exceptions
-    autoretry_for=(Unreachable, RedisError),
-    retry_backoff=5,
-    retry_backoff_max=60,
-    retry_jitter=True,
-    max_retries=4,
-    time_limit=TIME_LIMIT,
-    soft_time_limit=TIME_LIMIT - 10,
+    autoretry_for=(Unreachable, RedisError), retry_backoff_max=60, max_retries=4, **_PATIENT
 )
 def check_manifest() -> dict[str, Any]:
     """Fetch the manifest, store it if it changed, and have Slack told. Never two at once."""
@@ -64,13 +63,10 @@ def _check(url: str) -> dict[str, Any]:
 
 @shared_task(
     autoretry_for=(notify.NotTold, RedisError),
-    retry_backoff=5,
     retry_backoff_max=600,
-    retry_jitter=True,
     max_retries=6,
-    time_limit=TIME_LIMIT,
-    soft_time_limit=TIME_LIMIT - 10,
     ignore_result=True,
+    **_PATIENT,
 )
 def tell_slack() -> None:
     """Tell Slack of each change that it does not know yet, in order.
@@ -86,6 +82,9 @@ def tell_slack() -> None:
 
 
 def _lock(name: str) -> Lock:
-    """Make a lock that frees itself. Entering it raises ``LockError``, which is a RedisError."""
-    key = redis.key(name)
-    return Lock(redis.client, key, timeout=LOCK_TIMEOUT, blocking_timeout=LOCK_WAIT)
+    """Make a lock that frees itself. Entering it raises ``LockError``, which is a RedisError.
+
+    ``flask_background.no_overlap`` would drop the second of two calls; here it has to wait, because
+    the first one may have asked before the manifest changed.
+    """
+    return Lock(celery.redis, celery.key(name), LOCK_TIMEOUT, blocking_timeout=LOCK_WAIT)

@@ -4,41 +4,40 @@ Loading the application has checked every setting by itself: with one that canno
 prints why and ends with exit code 1. What is left is the Redis that the settings name.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
 import click
-from flask import current_app
+from flask import Flask, current_app
 from flask.cli import with_appcontext
+from flask_background import connect_redis, is_verified, without_password
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
-
-from flask_background import connect_redis, without_password
 
 from ..extensions import celery
 
 
+def init_app(app: Flask) -> None:
+    """Add the command, and say in the log what works but is not safe."""
+    app.cli.add_command(check)
+    if not is_verified(celery.redis_url):
+        app.logger.warning(
+            "Redis is spoken to over TLS, but its certificate is not checked: nobody can "
+            "listen, but somebody in between could pose as Redis (REDIS_TLS_VERIFY=none)."
+        )
+
+
 @click.command()
-@click.option(
-    "--wait",
-    default=20.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long Redis may take to answer.",
-)
+@click.option("--wait", default=20.0, show_default=True, help="Seconds that Redis may take.")
 @with_appcontext
 def check(wait: float) -> None:
     """Check the configuration, and that Redis answers and is set up for it.
 
     The exit code is 0 when a deployment may go on.
     """
-    config = current_app.config
-    url = celery.redis_url
-    with connect_redis(url, timeout=5) as client:
-        server = _ask(client, wait, without_password(url))
-    click.echo(f"The {config['CONFIG_NAME']} settings can work.")
+    with connect_redis(celery.redis_url, timeout=5) as client:
+        server = _info(client, wait)
+    click.echo(f"The {current_app.config['CONFIG_NAME']} settings can work.")
     click.echo(f"Redis {server.get('redis_version', '')} answers.")
     for warning in warnings(server):
         click.echo(f"Warning: {warning}", err=True)
@@ -46,17 +45,16 @@ def check(wait: float) -> None:
 
 def warnings(server: dict[str, Any]) -> list[str]:
     """Say what of Redis' own settings may lose tasks; ``server`` is its INFO."""
-    found = []
     policy = server.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction" and server.get("maxmemory"):
-        found.append(
-            f"Redis drops data when its memory is full ({policy}), tasks among it. "
-            "Set its maxmemory-policy to noeviction."
-        )
-    return found
+    if policy == "noeviction" or not server.get("maxmemory"):
+        return []
+    return [
+        f"Redis drops data when its memory is full ({policy}), tasks among it. "
+        "Set its maxmemory-policy to noeviction."
+    ]
 
 
-def _ask(client: Redis, wait: float, where: str) -> dict[str, Any]:
+def _info(client: Redis, wait: float) -> dict[str, Any]:
     """Return the INFO of Redis. Raises ``ClickException`` when it does not come in time."""
     ends = time.monotonic() + wait
     while True:
@@ -64,6 +62,7 @@ def _ask(client: Redis, wait: float, where: str) -> dict[str, Any]:
             return dict(client.info())
         except RedisError as error:
             if isinstance(error, AuthenticationError) or time.monotonic() >= ends:
+                where = without_password(celery.redis_url)
                 raise click.ClickException(
                     f"Redis at {where} does not answer: {error}. Check REDIS_URL."
                 ) from None

@@ -1,7 +1,5 @@
 """Health: ``/healthz`` (this process answers) and ``/readyz`` (the whole application can work)."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Response, jsonify
 
 from ..extensions import celery
@@ -21,11 +19,7 @@ def readyz() -> Response:
     """Answer 200 when Redis takes tasks and a worker lives, otherwise 503 with the reason."""
     state = celery.readiness()
     if state.reason:
-        return _not_ready(state.reason)
+        return problem(503, state.reason, {"Retry-After": str(RETRY_AFTER)})
     return jsonify(
         status="ready", redis="ok", workers=state.workers, dead_letters=state.dead_letters
     )
-
-
-def _not_ready(reason: str) -> Response:
-    return problem(503, reason, {"Retry-After": str(RETRY_AFTER)})

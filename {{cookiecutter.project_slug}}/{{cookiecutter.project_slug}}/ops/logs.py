@@ -4,106 +4,98 @@ Each line names the process, the request and the task that it belongs to. The id
 with the tasks that it starts, so one search finds all that a request caused.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any
 from uuid import uuid4
 
 from flask import Flask, Response, g, has_app_context, request
+from flask_background import current_task
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
-
-from flask_background import current_task
+from werkzeug.local import LocalProxy
 {% if cookiecutter.use_heroku == "yes" %}
+
 from ..heroku import LogfmtFormatter
 {% endif %}
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Asked for all the time: by whoever watches, and by every open page.
 _QUIET_PATHS = ("/healthz", "/live")
 
 access_log = logging.getLogger(f"{__package__}.access")
 
 
-def configure(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Send all log lines of this process to standard output, and note each request."""
-    handler = _StdoutHandler()
+    # Whatever sys.stdout is at the time of a line; tests exchange it.
+    stdout: Any = LocalProxy(lambda: sys.stdout)
+    handler = logging.StreamHandler(stdout)
+    handler.name = "stdout"
     handler.addFilter(add_context)
     handler.setFormatter(FORMATTERS[app.config["LOG_FORMAT"]]())
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, _StdoutHandler)]:
-        root.removeHandler(old)
+    root.handlers = [old for old in root.handlers if old.name != "stdout"]
     root.addHandler(handler)
     root.setLevel(app.config["LOG_LEVEL"])
     # It brings handlers of its own; one form of lines is enough.
     gunicorn = logging.getLogger("gunicorn.error")
     gunicorn.handlers.clear()
     gunicorn.propagate = True
-    # Some platforms have gunicorn write a line for each request; ours says more.
+    # gunicorn and the development server can write a line for each request; ours says more.
     logging.getLogger("gunicorn.access").disabled = True
-    werkzeug = logging.getLogger("werkzeug")
-    werkzeug.removeFilter(_is_no_access_line)
-    werkzeug.addFilter(_is_no_access_line)
+    logging.getLogger("werkzeug").addFilter(_is_no_access_line)
     app.before_request(_begin_request)
     app.after_request(_end_request)
 
 
-class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Write to whatever ``sys.stdout`` is at the time; tests exchange it."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stdout
-        super().emit(record)
-
-
 class TextFormatter(logging.Formatter):
-    """``12:30:01 INFO web my_app: message [request=… task=…]``, one line for a message."""
+    """``12:30:01 INFO web my_app: message [request=… task=…]``, one line for a message.
+
+    What a client, a task or an error says cannot look like a line of its own: line breaks are
+    written as ``\\n``, and the lines of a traceback are indented.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(process_name)s %(name)s: %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        # What a client sent must not look like a log line of its own.
-        message = _COLOUR.sub("", record.message)
-        record.message = _CONTROL.sub(lambda match: repr(match[0])[1:-1], message)
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        ids = {"request": "request_id", "task": "task_id"}
         context = [
-            f"{label}={value}"
-            for label, value in (
-                ("request", getattr(record, "request_id", None)),
-                ("task", getattr(record, "task_id", None)),
-            )
-            if value
+            f"{label}={vars(record)[name]}" for label, name in ids.items() if name in vars(record)
         ]
-        return super().formatMessage(record) + (f" [{' '.join(context)}]" if context else "")
+        lines = [self.formatMessage(record) + (f" [{' '.join(context)}]" if context else "")]
+        if record.exc_info:
+            lines += self.formatException(record.exc_info).splitlines()
+        if record.stack_info:
+            lines += record.stack_info.splitlines()
+        return "\n    ".join(_printable(line) for line in lines)
 
 
-def json_formatter() -> logging.Formatter:
-    """Make the formatter of ``LOG_FORMAT=json``: one object for each line."""
-    return JsonFormatter(
-        ["levelname", "name", "message", "process_name"],
-        rename_fields={"levelname": "level", "name": "logger", "process_name": "process"},
-        # Celery adds the arguments and the result of each task, which may hold secrets.
-        reserved_attrs=[*RESERVED_ATTRS, "data"],
-        timestamp="time",
-        json_ensure_ascii=False,
-    )
+def _printable(text: str) -> str:
+    text = _COLOUR.sub("", text)
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 #: By LOG_FORMAT.
 FORMATTERS: dict[str, Callable[[], logging.Formatter]] = {
     "text": TextFormatter,
-    "json": json_formatter,
+    "json": lambda: JsonFormatter(
+        ["levelname", "name", "message", "process_name"],
+        rename_fields={"levelname": "level", "name": "logger", "process_name": "process"},
+        # Celery adds the arguments and the result of each task, which may hold secrets.
+        reserved_attrs=[*RESERVED_ATTRS, "data"],
+        timestamp="time",
+    ),
     {% if cookiecutter.use_heroku == "yes" %}
     "logfmt": LogfmtFormatter,
     {% endif %}
@@ -117,16 +109,15 @@ def add_context(record: logging.LogRecord) -> bool:
         record.request_id = g.request_id
     if current_task and current_task.request.id:
         # Celery's own lines about a task are written outside of the application's context.
-        request = current_task.request
-        record.task_id = request.id
-        record.task_name = request.shadow or current_task.name
-        if request_id := request.get("request_id"):
+        task = current_task.request
+        record.task_id = task.id
+        record.task_name = task.shadow or current_task.name
+        if request_id := task.get("request_id"):
             record.request_id = request_id
     return True
 
 
 def _is_no_access_line(record: logging.LogRecord) -> bool:
-    """Drop the development server's line for each request, for there is ours."""
     return " - - [" not in record.getMessage()
 
 
@@ -139,19 +130,12 @@ def _begin_request() -> None:
 def _end_request(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     if request.path not in _QUIET_PATHS:
-        milliseconds = round((time.perf_counter() - g.started) * 1000, 1)
-        access_log.info(
-            "%s %s %d %.1f ms",
-            request.method,
-            request.path,
-            response.status_code,
-            milliseconds,
-            extra={
-                "method": request.method,
-                "path": request.path,
-                "status": response.status_code,
-                "duration_ms": milliseconds,
-                "client": request.remote_addr,
-            },
-        )
+        said = {
+            "method": request.method,
+            "path": request.path,
+            "status": response.status_code,
+            "duration_ms": round((time.perf_counter() - g.started) * 1000, 1),
+        }
+        client = {"client": request.remote_addr}
+        access_log.info("%s %s %d %.1f ms", *said.values(), extra=said | client)
     return response

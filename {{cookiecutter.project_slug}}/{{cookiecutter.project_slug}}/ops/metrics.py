@@ -1,10 +1,8 @@
 """``/metrics`` in Prometheus' format, read from Redis at each scrape.
 
-What the workers did is counted in Redis (see ``activity.py``), so the answer is the same from every
-web process, and none of it is lost when one restarts.
+The workers count in Redis what they do, so the answer is the same from every web process, and
+nothing of it is lost when one restarts.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -12,7 +10,7 @@ from itertools import accumulate
 from math import inf
 
 from flask import Blueprint, Response, current_app, request
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -20,17 +18,16 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from ..extensions import celery
-from ..web.security import require_token
+from ..web.operators import require_token
 
 bp = Blueprint("metrics", __name__)
 
 
 @bp.get("/metrics")
-def show() -> Response:
+def metrics() -> Response:
     """Answer a scrape. It needs the API token, except on a developer's own machine."""
     if current_app.config["CONFIG_NAME"] == "development" and _from_this_machine():
         return _exposition()
@@ -45,40 +42,33 @@ def _from_this_machine() -> bool:
 
 
 def _exposition() -> Response:
-    registry = CollectorRegistry()
-    registry.register(RedisCollector())
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(Collector()), content_type=CONTENT_TYPE_LATEST)
 
 
-class RedisCollector(Collector):
-    """Queues, workers and tasks, as Redis knows them."""
-
-    def describe(self) -> list[Metric]:
-        """Promise no names, so that registering does not read Redis."""
-        return []
+class Collector:
+    """Queues, workers and tasks, as Redis knows them; the form is prometheus_client's."""
 
     def collect(self) -> Iterator[Metric]:
         """Read all of it; while Redis is away there is only ``redis_up 0``."""
         up = GaugeMetricFamily("redis_up", "Whether Redis answered this scrape.")
         try:
-            families = [*_queues(), *_workers(), *_tasks()]
-            up.add_metric([], 1)
+            families = [_queues(), *_workers(), _dead_letters(), *_tasks()]
         except RedisError as error:
             current_app.logger.warning("Redis did not answer the scrape: %s", error)
             families = []
-            up.add_metric([], 0)
+        up.add_metric([], bool(families))
         yield up
         yield from families
 
 
-def _queues() -> Iterator[Metric]:
+def _queues() -> Metric:
     lengths = GaugeMetricFamily("celery_queue_length", "Tasks that wait.", labels=["queue"])
     for queue, length in celery.queue_lengths().items():
         lengths.add_metric([queue], length)
-    yield lengths
+    return lengths
 
 
-def _workers() -> Iterator[Metric]:
+def _workers() -> tuple[Metric, Metric]:
     ages = GaugeMetricFamily(
         "celery_worker_heartbeat_age_seconds", "Since the last sign of life.", labels=["worker"]
     )
@@ -86,14 +76,15 @@ def _workers() -> Iterator[Metric]:
     for worker in celery.heartbeats():
         ages.add_metric([worker.name], worker.age)
         active.add_metric([worker.name], worker.active)
-    yield ages
-    yield active
-    dead = GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.")
-    dead.add_metric([], celery.readiness().dead_letters)
-    yield dead
+    return ages, active
 
 
-def _tasks() -> Iterator[Metric]:
+def _dead_letters() -> Metric:
+    count = celery.readiness().dead_letters
+    return GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.", value=count)
+
+
+def _tasks() -> tuple[Metric, Metric]:
     ended = CounterMetricFamily("celery_tasks", "Tasks that ended.", labels=["task", "state"])
     durations = HistogramMetricFamily(
         "celery_task_duration_seconds", "How long tasks ran.", labels=["task"]
@@ -102,8 +93,8 @@ def _tasks() -> Iterator[Metric]:
         for state, count in task.ended.items():
             ended.add_metric([task.name, state], count)
         if any(task.durations.values()):
-            names = ("+Inf" if bound == inf else str(bound) for bound in task.durations)
-            totals = accumulate(task.durations.values())
-            durations.add_metric([task.name], list(zip(names, totals, strict=True)), task.seconds)
-    yield ended
-    yield durations
+            bounds = ["+Inf" if bound == inf else str(bound) for bound in task.durations]
+            # Prometheus wants in each class what is in the smaller ones too.
+            counts = accumulate(task.durations.values())
+            durations.add_metric([task.name], list(zip(bounds, counts, strict=True)), task.seconds)
+    return ended, durations

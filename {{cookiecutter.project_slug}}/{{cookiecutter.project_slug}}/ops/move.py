@@ -4,8 +4,6 @@ It copies value by value, so the two servers may be of different versions and ki
 copying (DUMP, MIGRATE, replication) asks for equal ones, or for rights that a hosted Redis denies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

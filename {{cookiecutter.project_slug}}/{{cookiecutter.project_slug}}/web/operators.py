@@ -1,10 +1,7 @@
-"""Operators: people who signed in with the API token, and may do more than look.
+"""Operators: whoever knows the API token, and may do more than look.
 
-The session is Flask's signed cookie; it holds no secret. It ends after
-``PERMANENT_SESSION_LIFETIME``, and for all at once when ``API_TOKEN`` or ``SECRET_KEY`` changes.
+People sign in with it (see ``sign_in.py``); programs send it as ``Authorization: Bearer``.
 """
-
-from __future__ import annotations
 
 import hashlib
 import hmac
@@ -12,27 +9,37 @@ import secrets
 from collections.abc import Callable
 from functools import wraps
 
-from flask import (
-    Blueprint,
-    Response,
-    current_app,
-    redirect,
-    render_template,
-    request,
-    session,
-    url_for,
-)
-from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import Forbidden
+from flask import current_app, request, session
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, Unauthorized
 
-from ..extensions import limiter
 
-bp = Blueprint("operators", __name__)
+def is_token(sent: str) -> bool:
+    """Tell whether a text is the API token, in a time that does not tell how much was right."""
+    return hmac.compare_digest(
+        sent.encode(errors="replace"), current_app.config["API_TOKEN"].encode()
+    )
+
+
+def has_token() -> bool:
+    """Tell whether the request carries ``Authorization: Bearer`` with the API token."""
+    sent = request.authorization
+    return bool(sent and sent.type == "bearer" and sent.token and is_token(sent.token))
+
+
+def proof_of_token() -> str:
+    """Return what the session of somebody who signed in holds: a keyed hash of the API token.
+
+    The token cannot be read from it, and with another token or ``SECRET_KEY`` it is another one,
+    which ends all sessions.
+    """
+    key, token = current_app.config["SECRET_KEY"], current_app.config["API_TOKEN"]
+    return hmac.new(key.encode(), b"operator:" + token.encode(), hashlib.sha256).hexdigest()
 
 
 def is_operator() -> bool:
     """Tell whether the request comes from a browser that signed in."""
-    return hmac.compare_digest(str(session.get("operator", "")), _proof())
+    return hmac.compare_digest(str(session.get("operator", "")), proof_of_token())
 
 
 def may_see_numbers() -> bool:
@@ -45,7 +52,6 @@ def may_see_details() -> bool:
     return current_app.config["CONFIG_NAME"] != "production" or is_operator()
 
 
-@bp.app_template_global()
 def csrf_token() -> str:
     """Return the token that a form must send back; it is the session's own.
 
@@ -80,52 +86,28 @@ def require_operator[**P, R](view: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-@bp.app_context_processor
-def add_operator() -> dict[str, Callable[[], bool]]:
-    """Let templates ask who looks at them."""
-    return {
-        "is_operator": is_operator,
-        "may_see_numbers": may_see_numbers,
-        "may_see_details": may_see_details,
-    }
+def require_numbers[**P, R](view: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a view that shows numbers: 403 for those who may not see them."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not may_see_numbers():
+            raise Forbidden("Only somebody who is signed in may see this.")
+        return view(*args, **kwargs)
+
+    return guarded
 
 
-@bp.get("/sign-in")
-def sign_in_form() -> ResponseReturnValue:
-    """Show the form, or the first page to somebody who is signed in."""
-    if is_operator():
-        return redirect(url_for("main.index"))
-    return render_template("operators/sign-in.html")
+def require_token[**P, R](view: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a view of the API so that it answers 401 without the API token."""
 
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not has_token():
+            raise Unauthorized(
+                "This needs the header Authorization: Bearer with the API token.",
+                www_authenticate=WWWAuthenticate("bearer", {"realm": current_app.name}),
+            )
+        return view(*args, **kwargs)
 
-def _was_wrong(response: Response) -> bool:
-    return response.status_code == 401
-
-
-@bp.post("/sign-in")
-@limiter.limit(lambda: str(current_app.config["RATELIMIT_SIGN_IN"]), deduct_when=_was_wrong)
-def sign_in() -> ResponseReturnValue:
-    """Take the API token and begin a session. Wrong tokens are limited, right ones are not."""
-    refuse_forged_form()
-    sent = request.form.get("token", "").strip().encode(errors="replace")
-    if not hmac.compare_digest(sent, current_app.config["API_TOKEN"].encode()):
-        current_app.logger.warning("Somebody tried to sign in with a wrong token.")
-        return render_template("operators/sign-in.html", wrong=True), 401
-    session.clear()
-    session.permanent = True
-    session["operator"] = _proof()
-    return redirect(url_for("main.index"), 303)
-
-
-@bp.post("/sign-out")
-def sign_out() -> ResponseReturnValue:
-    """End the session."""
-    refuse_forged_form()
-    session.clear()
-    return redirect(url_for("main.index"), 303)
-
-
-def _proof() -> str:
-    """What a session holds of the token: enough to know it again, useless without our key."""
-    key, token = current_app.config["SECRET_KEY"], current_app.config["API_TOKEN"]
-    return hmac.new(key.encode(), b"operator:" + token.encode(), hashlib.sha256).hexdigest()
+    return guarded

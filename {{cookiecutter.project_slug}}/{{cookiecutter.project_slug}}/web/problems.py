@@ -3,32 +3,35 @@
 The JSON form is RFC 9457, https://www.rfc-editor.org/rfc/rfc9457
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_background import BrokerUnavailable, reason_of
 from flask_limiter import RateLimitExceeded
 from redis.exceptions import RedisError
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
-    InternalServerError,
-    MethodNotAllowed,
-    NotFound,
     RequestEntityTooLarge,
     ServiceUnavailable,
 )
 
-from flask_background import BrokerUnavailable, reason_of
 from ..extensions import limiter
 
 #: Seconds after which a client may try again when Redis is away.
 RETRY_AFTER = 5
 
 _JSON_PATHS = ("/api/", "/healthz", "/readyz", "/metrics")
+
+#: What is said of an error when the view has said nothing of its own.
+_DETAILS = {
+    404: "There is nothing at this address.",
+    405: "{method} is not possible here. See the Allow header.",
+    413: "The request is larger than {limit} bytes, which is the limit.",
+    500: "The application failed. The request id leads to the reason in its log.",
+}
 
 
 def init_app(app: Flask) -> None:
@@ -77,20 +80,11 @@ def _http_error(error: HTTPException) -> ResponseReturnValue:
         return error
     kept = ("allow", "retry-after", "www-authenticate", "content-range")
     headers = {name: value for name, value in error.get_headers() if name.lower() in kept}
-    return problem(error.code, _detail(error), headers)
-
-
-def _detail(error: HTTPException) -> str:
-    if isinstance(error, NotFound) and error.description == NotFound.description:
-        return "There is nothing at this address."
-    if isinstance(error, MethodNotAllowed):
-        return f"{request.method} is not possible here. See the Allow header."
-    if isinstance(error, RequestEntityTooLarge):
+    detail = error.description or HTTPStatus(error.code).description
+    if error.code in _DETAILS and error.description == type(error).description:
         limit = current_app.config["MAX_CONTENT_LENGTH"]
-        return f"The request is larger than {limit} bytes, which is the limit."
-    if isinstance(error, InternalServerError):
-        return "The application failed. The request id leads to the reason in its log."
-    return error.description or HTTPStatus(error.code or 500).description
+        detail = _DETAILS[error.code].format(method=request.method, limit=limit)
+    return problem(error.code, detail, headers)
 
 
 def _too_many(error: RateLimitExceeded) -> Response:
@@ -100,7 +94,7 @@ def _too_many(error: RateLimitExceeded) -> Response:
 
 
 def _redis_away(error: Exception) -> Response:
-    """Say that the background is ill. The log has the reason, which may name hosts."""
+    """Say what is wrong with Redis. The log has the error itself, which may name hosts."""
     current_app.logger.warning("Redis did not serve this request: %s", error)
     return problem(
         503,

@@ -1,16 +1,13 @@
 """Rate limits: counted in Redis, and in this process while Redis is away."""
 
-from __future__ import annotations
-
 import time
 
 from flask import Flask, request
+from flask_background import connect_redis
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-
-from flask_background import connect_redis
 
 #: Seconds that a request may lose to the count before the count moves to memory.
 _TIMEOUT = 0.15

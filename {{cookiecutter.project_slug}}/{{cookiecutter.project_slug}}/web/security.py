@@ -1,35 +1,19 @@
-"""Who may call, and what browsers may do with our answers."""
+"""What browsers may do with our answers, and which requests are refused before any view."""
 
-from __future__ import annotations
-
-import hmac
-from collections.abc import Callable
-from functools import wraps
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, request
-from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Forbidden
 from werkzeug.middleware.proxy_fix import ProxyFix
-
-#: No inline script or style, nothing from other hosts.
-#: https://developer.mozilla.org/docs/Web/HTTP/Guides/CSP
-_CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "connect-src 'self'",
-        "img-src 'self'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
 
 _HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+    # No inline script or style, nothing from other hosts.
+    # https://developer.mozilla.org/docs/Web/HTTP/Guides/CSP
+    "Content-Security-Policy": (
+        "default-src 'none'; connect-src 'self'; img-src 'self'; script-src 'self'; "
+        "style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "same-origin",
@@ -85,28 +69,3 @@ def _host(origin: str) -> str | None:
         return urlsplit(origin).netloc or None
     except ValueError:
         return None
-
-
-def token_is_valid() -> bool:
-    """Tell whether the request carries ``Authorization: Bearer`` with our API token."""
-    sent = request.authorization
-    if sent is None or sent.type != "bearer" or not sent.token:
-        return False
-    expected = current_app.config["API_TOKEN"].encode()
-    # The time of this comparison does not tell how much of the token was right.
-    return hmac.compare_digest(sent.token.encode(errors="replace"), expected)
-
-
-def require_token[**P, R](view: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a view so that it answers 401 without the API token."""
-
-    @wraps(view)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not token_is_valid():
-            raise Unauthorized(
-                "This needs the header Authorization: Bearer with the API token.",
-                www_authenticate=WWWAuthenticate("bearer", {"realm": current_app.name}),
-            )
-        return view(*args, **kwargs)
-
-    return guarded

@@ -4,8 +4,6 @@
 address may be kept for a year; without the version, or with an old one, it is asked for anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import lru_cache
 from pathlib import Path
@@ -40,10 +38,9 @@ def init_app(app: Flask) -> None:
 
 def version(folder: str, values: dict[str, Any]) -> str | None:
     """Return a short hash of the file ``values["filename"]``; None if there is no such file."""
-    path = safe_join(folder, str(values.get("filename", "")))
+    path = safe_join(folder, str(values.get("filename", ""))) or ""
     try:
-        changed_at = Path(path or "").stat().st_mtime_ns
-        return _hash(path or "", changed_at)
+        return _hash(path, Path(path).stat().st_mtime_ns)
     except OSError:
         return None
 
