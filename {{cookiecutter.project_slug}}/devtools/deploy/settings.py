@@ -20,11 +20,11 @@ _ADDRESS = r"[0-9]{1,3}(\.[0-9]{1,3}){3}"
 #: What a value must look like as a whole, and how to say it.
 _RULES = {
     "domain": (
-        rf"(?=.{{1,253}}$){_NAME}|{_ADDRESS}",
+        r"(?=.{1,253}$)" + rf"{_NAME}|{_ADDRESS}",
         "a host name in lower case without a scheme, a port or a path, such as birds.example.com",
     ),
     "email": (
-        rf"(?i:[a-z0-9_](?!.*\.\.)[a-z0-9._+-]{{0,63}}(?<!\.)@{_NAME})",
+        r"(?i:[a-z0-9_](?!.*\.\.)[a-z0-9._+-]{0,63}(?<!\.)@" + rf"{_NAME})",
         "a plain e-mail address, such as you@example.com",
     ),
     "tls": ("certbot|files|none", "certbot, files or none"),
@@ -32,7 +32,7 @@ _RULES = {
     "keep_releases": ("[1-9][0-9]{0,2}", "a number from 1 to 999"),
     "swap": ("[1-9][0-9]{0,4}[MG]", "a size such as 512M or 1G"),
     "acme_server": (
-        rf"https://({_NAME}|{_ADDRESS}|localhost)(:[0-9]{{1,5}})?(/[A-Za-z0-9._/-]*)?",
+        rf"https://({_NAME}|{_ADDRESS}|localhost)" + r"(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?",
         "the https:// address of an authority's directory",
     ),
 }
