@@ -20,11 +20,50 @@ DESCRIPTION_MAX = 300
 # Modules that a supported Python has, and the one that runs this hook may not have yet.
 NEWER_STANDARD_LIBRARY = {"annotationlib", "compression"}
 
-# Names that an import, a folder or a file of the generated project needs for itself.
+# Names that an import, a folder or a file of the generated project needs for itself. File systems
+# that take capitals for small letters would put "license" into the file LICENSE.
 PROJECT_NAMES = {
-    "benchmarks", "bin", "conftest", "deploy", "docs", "instance", "refused_answer", "smoke",
-    "test", "tests",
+    "benchmarks", "bin", "conftest", "deploy", "devtools", "dockerfile", "docs",
+    "flask_background", "instance", "license", "procfile", "refused_answer", "smoke", "test",
+    "tests",
 }  # fmt: skip
+
+# Words that YAML reads as something else than text.
+YAML_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
+
+# What a server has under such a name, it would lose: user, group, folders and services of the
+# application are called like the project.
+SERVER_NAMES = {
+    # Users and groups of Debian and Ubuntu
+    "adm", "admin", "audio", "avahi", "backup", "cdrom", "crontab", "daemon", "debian",
+    "dialout", "dip", "disk", "dnsmasq", "fax", "floppy", "games", "input", "irc", "kmem",
+    "kvm", "list", "lp", "lpadmin", "lxd", "mail", "man", "messagebus", "netdev", "news",
+    "nobody", "nogroup", "plugdev", "polkitd", "proxy", "rdma", "render", "root", "sasl", "sgx",
+    "shadow", "src", "ssh", "sshd", "staff", "sudo", "sync", "systemd", "tape", "tcpdump",
+    "tss", "ubuntu", "usbmux", "users", "utmp", "uucp", "uuidd", "video", "voice",
+    # Folders and files in /etc, /opt, /run, /var/lib and /var/log
+    "alternatives", "apparmor", "apport", "apt", "cloud", "containerd", "credentials",
+    "credstore", "cryptsetup", "dbus", "default", "dhcp", "dpkg", "environment", "group",
+    "home", "hosts", "issue", "journal", "kernel", "legacy", "letsencrypt", "lock", "log",
+    "logrotate", "machine", "magic", "misc", "modules", "motd", "mount", "netplan", "network",
+    "networks", "opt", "pam", "perl", "pm", "private", "protocols", "provision", "python",
+    "python3", "rpc", "runit", "screen", "security", "selinux", "services", "shells", "shm",
+    "skel", "snap", "snapd", "sv", "terminfo", "tmp", "tmux", "ucf", "udev", "user", "var",
+    "wtmpdb", "x11", "xdg",
+    # Units of systemd
+    "basic", "bluetooth", "cron", "emergency", "exit", "final", "getty", "graphical", "halt",
+    "hibernate", "initrd", "kexec", "kmod", "ldconfig", "paths", "poweroff", "printer",
+    "procps", "reboot", "rescue", "rpcbind", "shutdown", "sigpwr", "sleep", "slices",
+    "smartcard", "sockets", "sound", "suspend", "swap", "sysinit", "timers", "tpm2", "ufw",
+    "umount",
+    # Services that one installs
+    "ansible", "apache", "apache2", "bind", "caddy", "certbot", "chrony", "cups", "docker",
+    "dovecot", "elasticsearch", "exim", "exim4", "fail2ban", "git", "gitlab", "grafana",
+    "haproxy", "httpd", "jenkins", "kubernetes", "mailman", "mariadb", "memcache", "memcached",
+    "mongodb", "monit", "mysql", "named", "nginx", "node", "ntp", "php", "podman", "postdrop",
+    "postfix", "postgres", "postgresql", "prometheus", "rabbitmq", "rsync", "tomcat", "traefik",
+    "vagrant", "varnish", "wireguard", "zabbix", "zookeeper",
+} | {f"runlevel{n}" for n in range(7)}  # fmt: skip
 
 # Device names on Windows: a folder cannot have them.
 WINDOWS_NAMES = {"aux", "con", "nul", "prn"} | {
@@ -61,7 +100,8 @@ CHOICES = {
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&*+/=?^_{|}~-]{1,64}")
+# Fewer characters than mail allows: none that a shell, YAML or nginx reads as something else.
+MAILBOX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}")
 # Control characters, halves of surrogate pairs, non-characters, and marks that reverse the
 # direction of text: no file format takes all of them, and no name needs one.
 UNPRINTABLE = re.compile(
@@ -118,6 +158,11 @@ def check_slug(slug: str) -> None:
     if slug in PROJECT_NAMES:
         reason = "is the name of something else in the project: add to it"
         refuse("project_slug", slug, reason, f"{slug}_app")
+    if slug in SERVER_NAMES:
+        reason = "is the name of something else on many servers: add to it"
+        refuse("project_slug", slug, reason, f"{slug}_app")
+    if slug in YAML_WORDS:
+        refuse("project_slug", slug, "is no name in YAML: add to it", f"{slug}_app")
     if slug in WINDOWS_NAMES:
         refuse("project_slug", slug, "cannot be a folder on Windows: add to it", f"{slug}_app")
 
@@ -144,11 +189,14 @@ def check_text(question: str, value: str, longest: int, example: str) -> None:
 
 
 def check_email(address: str) -> None:
-    """Raise Refused unless address has the form name@domain."""
+    """Raise Refused unless address has the form name@domain, of plain characters."""
     name, _, domain = address.rpartition("@")
-    dots = name.startswith(".") or name.endswith(".") or ".." in name
+    dots = name.endswith(".") or ".." in name
     if dots or not MAILBOX.fullmatch(name) or not is_host_name(domain.lower()):
-        reason = "is not an e-mail address: write one name, one @ and a domain"
+        reason = (
+            "is not a plain e-mail address: write a name of letters, digits and . _ + -, one @ "
+            "and a domain"
+        )
         refuse("author_email", address, reason, "you@example.com")
 
 

@@ -10,6 +10,8 @@ import pytest
 from pre_gen_project import Refused
 from support import PROJECT_FOLDER, ROOT
 
+ROOT_OF_PROJECT = sorted((ROOT / PROJECT_FOLDER).iterdir())
+
 GOOD_ANSWERS = {
     "project_name": "My App",
     "project_slug": "my_app",
@@ -24,6 +26,9 @@ GOOD_ANSWERS = {
     "include_examples": "yes",
 }
 
+# What a shell, YAML or nginx reads as something else than text
+SPECIAL = " \t\n\"'`\\$&;|<>(){}[]*?!#~^=%,:@/"
+
 REFUSED = [
     ("project_slug", "", "my_app"),
     ("project_slug", "class", "class_app"),
@@ -36,6 +41,9 @@ REFUSED = [
     ("project_slug", "deploy", "deploy_app"),
     ("project_slug", "docs", "docs_app"),
     ("project_slug", "instance", "instance_app"),
+    ("project_slug", "devtools", "devtools_app"),
+    ("project_slug", "flask_background", "flask_background_app"),
+    ("project_slug", "license", "license_app"),
     ("project_slug", "flask", "flask_app"),
     ("project_slug", "celery", "celery_app"),
     ("project_slug", "redis", "redis_app"),
@@ -46,8 +54,30 @@ REFUSED = [
     ("project_slug", "dotenv", "dotenv_app"),
     ("project_slug", "redbeat", "redbeat_app"),
     ("project_slug", "con", "con_app"),
+    *(
+        ("project_slug", name, f"{name}_app")
+        for name in (
+            "root",
+            "nobody",
+            "mail",
+            "backup",
+            "sshd",
+            "ubuntu",
+            "systemd",
+            "network",
+            "default",
+            "cron",
+            "nginx",
+            "postgres",
+            "docker",
+            "true",
+            "null",
+            "on",
+            "y",
+        )
+    ),
     ("project_slug", "9lives", "lives"),
-    ("project_slug", "_private", "private"),
+    ("project_slug", "_birds", "birds"),
     ("project_slug", "my-app", "my_app"),
     ("project_slug", "my app", "my_app"),
     ("project_slug", "MyApp", "myapp"),
@@ -78,6 +108,10 @@ REFUSED = [
     ("author_email", "Ada <ada@example.com>", "you@example.com"),
     ("author_email", 'a"b@example.com', "you@example.com"),
     ("author_email", ".ada@example.com", "you@example.com"),
+    ("author_email", "-ada@example.com", "you@example.com"),
+    *(("author_email", f"a{mark}b@example.com", "you@example.com") for mark in SPECIAL),
+    *(("author_email", f"ada@exam{mark}ple.com", "you@example.com") for mark in SPECIAL),
+    *(("domain_name", f"exam{mark}ple.com", "example.com") for mark in SPECIAL.replace("@", "")),
     ("domain_name", "", "example.com"),
     ("domain_name", "https://birds.example.com", "birds.example.com"),
     ("domain_name", "birds.example.com/app", "birds.example.com"),
@@ -160,6 +194,15 @@ def test_a_cookiecutter_that_computes_nothing_from_the_answers_is_told_so() -> N
     answers = {**GOOD_ANSWERS, "__distribution_name": "[[= cookiecutter.project_slug =]]"}
     with pytest.raises(Refused, match=r"cookiecutter is too old .* 2\.6"):
         pre_gen_project.check(answers)
+
+
+def test_no_name_at_the_root_of_the_project_can_be_a_slug() -> None:
+    names = {path.stem if path.suffix == ".py" else path.name for path in ROOT_OF_PROJECT}
+    slugs = {name.lower() for name in names if pre_gen_project.SLUG.fullmatch(name.lower())}
+    assert {"devtools", "license", "tests"} <= slugs
+    for slug in slugs:
+        with pytest.raises(Refused):
+            pre_gen_project.check_slug(slug)
 
 
 def test_every_package_in_the_lock_file_is_refused_as_a_slug() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import tomllib
@@ -96,3 +97,19 @@ def test_continuous_integration_runs_the_same_command() -> None:
     steps = [step.get("run") for job in workflow["jobs"].values() for step in job["steps"]]
     assert ".ci/run" in steps
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").endswith('\nexec bin/test "$@"\n')
+
+
+@pytest.mark.parametrize("repository", [ROOT, ROOT / PROJECT_FOLDER], ids=["template", "project"])
+def test_actions_are_pinned_by_digest_and_dependabot_renews_them(repository: Path) -> None:
+    workflows = sorted((repository / ".github/workflows").glob("*.yml"))
+    used = [
+        line.partition("uses: ")[2]
+        for workflow in workflows
+        for line in workflow.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+    dependabot = yaml.safe_load((repository / ".github/dependabot.yml").read_text("utf-8"))
+    assert {"github-actions", "uv"} <= {it["package-ecosystem"] for it in dependabot["updates"]}

@@ -66,6 +66,7 @@ class Server:
     host: str
     scheme: str = "https"
     setup_options: list[str] = field(default_factory=list)
+    login: str = ""
     output: str = ""
 
     @staticmethod
@@ -105,16 +106,17 @@ class Server:
         """Run ``flask deploy COMMAND`` against the server and return its output."""
         done = support.run(
             "uv", "run", "--quiet", "flask", "deploy", "--ssh-config", self.folder / "ssh_config",
-            command, self.address, *arguments,
+            command, self.login or self.address, *arguments,
             cwd=self.project,
         )  # fmt: skip
         self.output = done.stdout + done.stderr
         assert (done.returncode != 0) == expect_failure, f"deploy {command}\n{self.output}"
         return self.output
 
-    def setup(self) -> str:
+    def setup(self, *arguments: str, expect_failure: bool = False) -> str:
         """Set the server up."""
-        return self.deploy("setup", "--process-manager", self.manager, *self.setup_options)
+        options = ["--process-manager", self.manager, *self.setup_options, *arguments]
+        return self.deploy("setup", *options, expect_failure=expect_failure)
 
     def release(self, *arguments: str, expect_failure: bool = False) -> str:
         """Release the last commit."""

@@ -8,13 +8,16 @@ in the order of this file.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pre_gen_project
 import pytest
 import support
 from targets.server import (
@@ -33,6 +36,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 SLUG = "garden_birds"
+BACKUPS = f"/var/lib/{SLUG}-backups"
+RESTORE = f"/opt/{SLUG}/current/deploy/redis/restore"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,48 @@ def test_nothing_but_ssh_and_the_web_is_open(server: Server) -> None:
     listening = server.shell("ss -Htln").split()
     assert f"127.0.0.1:{server.redis_port()}" in listening
     assert not {"0.0.0.0:6379", "127.0.0.1:6379"} & set(listening)
+
+
+def test_what_the_server_has_cannot_be_the_name_of_a_project(server: Server) -> None:
+    """All that goes by such a name would be taken over: user, group, folders, target."""
+    found = server.shell(
+        "cut -d: -f1 /etc/passwd /etc/group; cd /; for it in etc opt run var/lib var/log;"
+        "do find $it -mindepth 1 -maxdepth 1 -type d -printf '%f\\n'; done;"
+        "systemctl list-unit-files --no-legend --type target | sed 's/[.]target.*//'"
+    )
+    names = {name for name in found.split() if pre_gen_project.SLUG.fullmatch(name)} - {SLUG}
+    assert {"root", "mail", "nginx", "network"} <= names
+    taken = []
+    for name in sorted(names):
+        try:
+            pre_gen_project.check_slug(name)
+        except pre_gen_project.Refused:
+            continue
+        taken.append(name)
+    assert taken == []
+
+
+def test_an_option_is_no_command(server: Server) -> None:
+    """Root's shell, nginx and certbot read the domain."""
+    for name in ("x.example.org;touch /tmp/ran", "x.example.org$(touch /tmp/ran)"):
+        said = server.deploy("setup", "--domain", name, "--tls", "none", expect_failure=True)
+        assert "domain" in said and "host name in lower case" in said
+    assert server.shell("ls /tmp/ran 2>/dev/null || true") == ""
+
+
+def test_a_server_that_ssh_shall_not_trust_is_not_touched(server: Server, tmp_path: Path) -> None:
+    """The user's own `StrictHostKeyChecking yes` holds for all commands."""
+    settings = (server.folder / "ssh_config").read_text()
+    settings = settings.replace("StrictHostKeyChecking no", "StrictHostKeyChecking yes")
+    settings = settings.replace(os.devnull, str(tmp_path / "known_hosts"))
+    (tmp_path / "ssh_config").write_text(settings)
+    stranger = replace(server, folder=tmp_path)
+    before = server.shell("cat /etc/garden_birds/url")
+    options = ["--domain", "other.example.org", "--tls", "none"]
+    assert "known_hosts" in stranger.deploy("setup", *options, expect_failure=True)
+    stranger.deploy("status", expect_failure=True)
+    assert not (tmp_path / "known_hosts").exists()
+    assert server.shell("cat /etc/garden_birds/url") == before
 
 
 def test_idle_memory(server: Server, report: support.Report) -> None:
@@ -245,9 +292,9 @@ def test_a_worker_that_takes_no_tasks_is_replaced(server: Server, report: suppor
     main = server.main_pid("worker")
     server.shell(f"kill -STOP {main}")
     began = time.monotonic()
-    # systemd and supervisord give it a minute; supervisord then waits until it may kill.
+    # systemd and supervisord give it a minute.
     wait_until(
-        lambda: server.main_pid("worker") not in ("", "0", main), "the worker restarts", seconds=150
+        lambda: server.main_pid("worker") not in ("", "0", main), "the worker restarts", seconds=90
     )
     report.add(server.manager, f"frozen worker: replaced after {time.monotonic() - began:.0f} s")
     wait_until(lambda: server.works(), "tasks are done again")
@@ -258,11 +305,44 @@ def test_a_backup_can_be_restored(server: Server) -> None:
     server.shell(f"{redis} set kept yes")
     server.shell(f"systemctl start {SLUG}-backup")
     server.shell(f"{redis} set kept no")
-    server.shell(
-        f"/opt/{SLUG}/current/deploy/redis/restore /var/lib/{SLUG}/backups/$(date +%F).rdb"
-    )
+    server.shell(f"{RESTORE} {BACKUPS}/$(date +%F).rdb")
     assert server.shell(f"{redis} get kept").strip() == "yes"
     wait_until(lambda: server.works(), "the application works after the restore")
+
+
+def test_the_application_cannot_touch_its_backups(server: Server) -> None:
+    """Who takes the application over shall not take away what it can be restored from."""
+    assert server.shell(f"ls {BACKUPS}/").split()
+    for command in (f"ls {BACKUPS}/", f"rm -rf {BACKUPS}/*", f"cat {BACKUPS}/$(date +%F).rdb"):
+        server.shell(f"! runuser -u {SLUG} -- sh -c '{command} | grep .'")
+    assert server.shell(f"ls {BACKUPS}/").split()
+
+
+def test_what_is_no_backup_stops_nothing(server: Server) -> None:
+    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
+    server.shell(f"{redis} set kept still")
+    server.shell(f"head -c 60 {BACKUPS}/$(date +%F).rdb >/root/half.rdb")
+    before = server.main_pid("web"), server.main_pid("worker")
+    for file in ("/root/half.rdb", "/root/missing.rdb"):
+        said = server.shell(f"{RESTORE} {file} 2>&1 && echo restored || true")
+        assert "nothing was changed" in said, said
+    assert (server.main_pid("web"), server.main_pid("worker")) == before
+    assert server.shell(f"{redis} get kept").strip() == "still"
+
+
+def test_a_backup_that_redis_does_not_start_with_is_taken_back(server: Server) -> None:
+    """It is a good file, of a Redis with more databases than ours has."""
+    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
+    server.shell(
+        "mkdir /tmp/other; redis-server --port 7777 --dir /tmp/other --daemonize yes >/dev/null;"
+        "until redis-cli -p 7777 -n 9 set a b; do sleep 0.1; done;"
+        "redis-cli -p 7777 save; redis-cli -p 7777 shutdown nosave; redis-check-rdb /tmp/other/*"
+    )
+    server.shell(f"{redis} set kept still")
+    said = server.shell(f"{RESTORE} /tmp/other/dump.rdb 2>&1 && echo restored || true")
+    assert "what was there before is back" in said, said
+    assert server.shell(f"{redis} get kept").strip() == "still"
+    wait_until(lambda: server.works(), "the application works again")
 
 
 def test_a_reboot_needs_no_hand(server: Server, report: support.Report) -> None:
@@ -299,18 +379,77 @@ def test_a_power_cut_loses_no_task(server: Server, report: support.Report) -> No
     )
 
 
-def test_a_second_application_stands_beside(
-    server: Server, render: Callable[[support.Answers], Path], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def second(
+    server: Server,
+    render: Callable[[support.Answers], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Server:
+    """Return the same server for another project, whose owner comes as another user than root.
+
+    Her ssh comes by another port, and she becomes root through sudo.
+    """
     project = render({"project_slug": "my_app", "domain_name": "second.example.org"})
     support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
-    second = server.beside(project, "second.example.org", tmp_path)
     support.git_commit_all(project, "Begin")
+    second = server.beside(project, "second.example.org", tmp_path_factory.mktemp("second"))
+    server.shell(
+        "useradd -m -s /bin/bash ada; echo 'ada ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/ada;"
+        "cp -r /root/.ssh /home/ada; chown -R ada: /home/ada/.ssh;"
+        "printf 'Port 22\\nPort 2222\\n' >/etc/ssh/sshd_config.d/ports.conf; systemctl restart ssh;"
+        "ufw --force reset >/dev/null"
+    )
+    second.login = f"ada@{server.address}:2222"
+    return second
+
+
+@pytest.mark.parametrize(
+    ("make", "take_away", "name"),
+    [
+        ("useradd my_app", "userdel my_app", "the user my_app"),
+        ("mkdir /opt/my_app", "rmdir /opt/my_app", "/opt/my_app"),
+    ],
+)
+def test_what_somebody_else_made_is_not_taken_over(
+    second: Server, make: str, take_away: str, name: str
+) -> None:
+    second.shell(make)
+    said = second.setup(expect_failure=True)
+    assert name in said and "`flask deploy setup` did not make that" in said
+    assert second.shell("ls -d /etc/my_app /var/lib/my_app 2>/dev/null || true") == ""
+    second.shell(take_away)
+
+
+def test_without_the_port_of_ssh_the_firewall_stays_off(second: Server) -> None:
+    """It would let port 22 in alone, and shut out who came by another one."""
+    file = "/etc/ssh/sshd_config.d/nothing.conf"
+    forced = 'env -u SSH_CONNECTION sh -c "$SSH_ORIGINAL_COMMAND"'
+    second.shell(f"echo 'ForceCommand {forced}' >{file}; systemctl restart ssh")
+    try:
+        said = second.setup("--dry-run")
+    finally:
+        second.shell(f"rm {file}; systemctl restart ssh")
+    assert "does not say which port ssh came by" in said
+    assert "Firewall lets in" not in said
+
+
+def test_a_second_application_stands_beside(server: Server, second: Server) -> None:
+    """Set up through sudo: her port stays open, and nobody else reads what she sends."""
+    second.shell(
+        "touch /tmp/read; chmod 666 /tmp/read; systemd-run -q --unit thief --uid nobody sh -c "
+        "'while sleep 0.01; do cat /tmp/pyinfra-* /home/ada/.*/pyinfra-* >>/tmp/read; done'"
+    )
     second.setup()
+    second.shell("systemctl stop thief")
+    assert second.shell("cat /tmp/read") == ""
+    opened = second.shell("ufw status")
+    assert "Status: active" in opened and "2222/tcp" in opened
     second.release("--no-smoke")
     assert second.works()
+    assert "ready" in second.deploy("status")
     assert server.works()
     assert server.redis_port() != second.redis_port()
+    second.shell("ufw allow 22/tcp")
     assert "everything works" in server.smoke()
     server.setup()
     assert nothing_changed(server.output), server.output

@@ -9,6 +9,7 @@ pytest.register_assert_rewrite("targets.server_story")
 from targets.authority import Authority  # noqa: E402
 from targets.server import Server, nothing_changed  # noqa: E402
 from targets.server_story import *  # noqa: E402, F403
+from targets.server_story import SLUG  # noqa: E402
 
 DOMAIN = "birds.example.org"
 
@@ -59,6 +60,12 @@ def test_certbot_gets_a_certificate_and_renews_it(server: Server) -> None:
 
     server.deploy("setup", "--process-manager", server.manager, *options)
     assert nothing_changed(server.output), server.output
+
+    for name in ("-servername other.example.org", f"-servername {SLUG}.invalid", "-noservername"):
+        said = server.shell(
+            f"openssl s_client -connect 127.0.0.1:443 {name} </dev/null 2>&1 || true"
+        )
+        assert "no peer certificate available" in said
 
     server.shell("certbot renew --force-renewal --no-random-sleep-on-renew --quiet")
     assert "Pebble" in shown(server)

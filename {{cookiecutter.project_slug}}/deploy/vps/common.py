@@ -1,11 +1,12 @@
 """What the steps of the set-up share: names, settings, and files from this folder."""
 
 import io
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from pyinfra import host
+from devtools.deploy.settings import read
+from pyinfra import config, host
+from pyinfra.api.exceptions import OperationError
 from pyinfra.api.operation import OperationMeta
 from pyinfra.facts.files import File
 from pyinfra.facts.server import Command
@@ -13,15 +14,16 @@ from pyinfra.operations import files
 
 NAME = "{{ cookiecutter.project_slug }}"
 UNITS = "/etc/systemd/system"
-_DEPLOY = Path(__file__).resolve().parents[1]
+_PROJECT = Path(__file__).resolve().parents[2]
+#: What `flask deploy setup` hands over as data
+_OPTIONS = ("domain", "tls", "process_manager", "certificate", "key", "acme_server")
 
 
 def _settings() -> dict[str, Any]:
-    text = (_DEPLOY / "vps" / "settings.toml").read_text(encoding="utf-8")
-    settings = tomllib.loads(text)
-    # `flask deploy` hands its options over as data
-    given = {name: host.data.get(name) for name in (*settings, "certificate", "key", "acme_server")}
-    return settings | {name: value for name, value in given.items() if value}
+    try:
+        return read(_PROJECT, {name: host.data.get(name) for name in _OPTIONS})
+    except ValueError as error:
+        raise OperationError(str(error)) from None
 
 
 settings = _settings()
@@ -31,6 +33,22 @@ supervised = settings["process_manager"] == "supervisor"
 def output(command: str) -> str:
     """Return what a command prints on the server; nothing if it fails."""
     return host.get_fact(Command, f"{command} 2>/dev/null || true") or ""
+
+
+def output_of_login(command: str) -> str:
+    """Return what a command prints if it runs without sudo, as the user who came by ssh."""
+    return host.get_fact(Command, f"{command} 2>/dev/null || true", _sudo=False) or ""
+
+
+def receive_files_in_private() -> None:
+    """Under sudo, let files arrive in a folder of the login's: in /tmp, everybody could read them.
+
+    pyinfra uploads a file as the login, with its umask, before root copies it to its place.
+    """
+    if config.SUDO:
+        path = f"{output_of_login('cd && pwd').strip()}/.flask-deploy"
+        files.directory(name=f"Folder {path}", path=path, mode="700", _sudo=False)
+        config.TEMP_DIR = path
 
 
 def exists(path: str) -> bool:
@@ -45,7 +63,7 @@ def in_container() -> bool:
 
 def text_of(path: str) -> str:
     """Return the text of a file of the deploy folder, with the domain that the settings name."""
-    text = (_DEPLOY / path).read_text(encoding="utf-8")
+    text = (_PROJECT / "deploy" / path).read_text(encoding="utf-8")
     domain = "{{ cookiecutter.domain_name }}"
     return text.replace(f"server_name {domain};", f"server_name {settings['domain']};")
 

@@ -1,6 +1,8 @@
 """The machine itself: packages, user, folders, uv, logs, swap, firewall."""
 
-from pyinfra import host
+import shlex
+
+from pyinfra import host, logger
 from pyinfra.api.exceptions import OperationError
 from pyinfra.facts.server import LinuxDistribution
 from pyinfra.operations import apt, server, systemd
@@ -12,6 +14,7 @@ from deploy.vps.common import (
     folder,
     in_container,
     output,
+    output_of_login,
     settings,
     supervised,
 )
@@ -20,6 +23,8 @@ from deploy.vps.common import (
 SYSTEMS = {"Debian": 13, "Ubuntu": 24}
 PACKAGES = ["ca-certificates", "curl", "nginx", "openssl", "python3-venv", "redis-server", "ufw"]
 UV = "0.13.8"
+#: Says that what is called NAME on the server was made by `flask deploy setup`.
+_OURS = f"/etc/{NAME}/made-by-flask-deploy"
 
 
 def check_system() -> None:
@@ -29,6 +34,28 @@ def check_system() -> None:
         raise OperationError(
             f"{host.name} runs {system['name']} {system['major']}. "
             "Take a server with Debian 13, Ubuntu 24.04 or a newer one of them."
+        )
+
+
+def refuse_what_is_not_ours() -> None:
+    """Stop if the server has a user, a folder or a unit of that name which we did not make."""
+    # The file of settings tells it for a server that was set up before there was that mark.
+    if exists(_OURS) or output(f"grep -x FLASK_APP={NAME} /etc/{NAME}/env"):
+        return
+    folders = (f"{folder}/{NAME}" for folder in ("/etc", "/opt", "/run", "/var/lib", "/var/log"))
+    places = [*folders, f"/var/lib/{NAME}-redis", f"/var/lib/{NAME}-backups"]
+    places += [f"/etc/nginx/sites-available/{NAME}.conf", f"/etc/supervisor/conf.d/{NAME}.conf"]
+    found = output(
+        f"for it in {' '.join(places)}; do test -e $it && echo $it; done;"
+        f"getent passwd {NAME} >/dev/null && echo the user {NAME};"
+        f"getent group {NAME} >/dev/null && echo the group {NAME};"
+        f"systemctl cat {NAME}.target >/dev/null && echo the unit {NAME}.target"
+    ).splitlines()
+    if found:
+        raise OperationError(
+            f"{host.name} has {', '.join(found)}, and `flask deploy setup` did not make that. "
+            f"Nothing was changed. Give the project another name; or, if all of it belongs to this "
+            f"application, say so on the server: mkdir -p /etc/{NAME} && touch {_OURS}"
         )
 
 
@@ -54,6 +81,12 @@ def install_packages() -> None:
 
 def make_user_and_folders() -> None:
     """Make the user that the processes run as, and the folders of the application."""
+    if not exists(_OURS):
+        # First of all, so that a set-up that breaks off can be run again.
+        server.shell(
+            name=f"Mark what is called {NAME} as ours",
+            commands=[f"mkdir -p /etc/{NAME} && touch {_OURS}"],
+        )
     server.group(name=f"Group {NAME}", group=NAME, system=True)
     server.user(  # noqa: S604
         name=f"User {NAME}",
@@ -100,10 +133,11 @@ def add_swap() -> None:
     """Give a server without swap some, so that a peak of memory is slow instead of deadly."""
     if in_container() or output("swapon --show=NAME --noheadings").strip():
         return
+    size = settings["swap"]
     server.shell(
-        name=f"Swap of {settings['swap']}",
+        name=f"Swap of {size}",
         commands=[
-            f"fallocate -l {settings['swap']} /swapfile && chmod 600 /swapfile",
+            f"umask 077 && fallocate -l {shlex.quote(size)} /swapfile",
             "mkswap /swapfile && swapon /swapfile",
             "grep -q '^/swapfile ' /etc/fstab || echo '/swapfile none swap sw 0 0' >>/etc/fstab",
         ],
@@ -115,8 +149,15 @@ def add_swap() -> None:
 
 def close_firewall() -> None:
     """Let nothing in but ssh, on the port that we came by, and the web."""
-    words = output('echo "$SSH_CONNECTION"').split()
-    ports = [words[3] if len(words) == 4 else "22", "80", "443"]
+    # sudo hides it, so the login is asked.
+    words = output_of_login('echo "$SSH_CONNECTION"').split()
+    if len(words) != 4:
+        logger.warning(
+            "The server does not say which port ssh came by. The firewall, which could shut it out, "
+            "stays as it is. Once you know: ufw allow PORT/tcp && ufw enable"
+        )
+        return
+    ports = [words[3], "80", "443"]
     status = output("ufw status")
     missing = [port for port in ports if f"\n{port}/tcp " not in status]
     if "Status: active" in status and not missing:

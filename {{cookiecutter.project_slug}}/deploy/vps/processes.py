@@ -56,6 +56,7 @@ def _leave_systemd() -> list[OperationMeta]:
 
 
 def _enter_supervisor() -> list[OperationMeta]:
+    systemd.service(name="supervisord runs", service="supervisor", running=True, enabled=True)
     folder(f"/var/log/{NAME}", "750", NAME, NAME)
     run_folder = file(_RUN_FOLDER, f"d /run/{NAME} 0750 {NAME} www-data\n")
     server.shell(

@@ -1,12 +1,16 @@
 """Bring a release to the server and switch to it. Run by `flask deploy release HOST`."""
 
+import shlex
+
 from pyinfra import host
 from pyinfra.operations import files, server
 
-from deploy.vps.common import NAME, settings
+from deploy.vps.common import NAME, receive_files_in_private, settings
 
-release = f"/opt/{NAME}/releases/{host.data.release}"
+name = shlex.quote(host.data.release)
+release = f"/opt/{NAME}/releases/{name}"
 
+receive_files_in_private()
 files.put(name="Upload", src=host.data.archive, dest=f"{release}.tar.gz", mode="600", user="root")
 server.shell(
     name="Unpack",
@@ -15,5 +19,5 @@ server.shell(
 server.shell(name="Build and ask", commands=[f"cd {release} && deploy/vps/build"])
 server.shell(
     name="Switch",
-    commands=[f"{release}/deploy/vps/activate {host.data.release} {settings['keep_releases']}"],
+    commands=[f"{release}/deploy/vps/activate {name} {settings['keep_releases']}"],
 )

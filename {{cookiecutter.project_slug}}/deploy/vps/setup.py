@@ -3,9 +3,11 @@
 Run by `flask deploy setup HOST`. How pyinfra works: https://docs.pyinfra.com/en/3.x/
 """
 
-from deploy.vps import machine, processes, redis_server, website
+from deploy.vps import common, machine, processes, redis_server, website
 
 machine.check_system()
+machine.refuse_what_is_not_ours()
+common.receive_files_in_private()
 machine.install_packages()
 machine.make_user_and_folders()
 machine.install_uv()

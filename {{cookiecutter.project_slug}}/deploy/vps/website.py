@@ -1,7 +1,9 @@
 """nginx in front of the application, and its certificate."""
 
+import shlex
 from pathlib import Path
 
+from devtools.deploy.settings import is_address
 from pyinfra.api.operation import OperationMeta
 from pyinfra.operations import files, server, systemd
 
@@ -55,13 +57,15 @@ def get_certificate() -> None:
     """Have certbot get a certificate and renew it; until then the site speaks HTTP."""
     if settings["tls"] != "certbot" or _certbot_is_done():
         return
-    authority = f"--server {settings['acme_server']} " if "acme_server" in settings else ""
+    command = ["certbot", "certonly", "--quiet", "--non-interactive", "--agree-tos"]
+    command += ["--email", settings["email"], "--domain", settings["domain"], "--cert-name", NAME]
+    command += ["--webroot", "--webroot-path", _ANSWERS]
+    command += ["--server", settings["acme_server"]] if "acme_server" in settings else []
+    command += ["--deploy-hook", "systemctl reload nginx"]
     server.shell(
         name=f"Certificate for {settings['domain']}",
         commands=[
-            f"certbot certonly --quiet --non-interactive --agree-tos --email {settings['email']} "
-            f"{authority}--webroot --webroot-path {_ANSWERS} --cert-name {NAME} "
-            f"--domain {settings['domain']} --deploy-hook 'systemctl reload nginx'",
+            shlex.join(command),
             *(f"ln -sfn {_LIVE}/{name} {_TLS}/{name}" for name in ("fullchain.pem", "privkey.pem")),
         ],
     )
@@ -70,15 +74,26 @@ def get_certificate() -> None:
 
 def _certbot_is_done() -> bool:
     """Tell whether there is a certificate of certbot's for the domain."""
-    check = f"openssl x509 -noout -checkhost {settings['domain']} -in {_LIVE}/fullchain.pem"
+    domain = shlex.quote(settings["domain"])
+    check = f"openssl x509 -noout -checkhost {domain} -in {_LIVE}/fullchain.pem"
     return "does match" in output(check)
+
+
+def _site(scheme: str) -> str:
+    """Return nginx' file for the site."""
+    text = text_of(f"nginx/host-{scheme}.conf")
+    if is_address(settings["domain"]):
+        # Clients name no address in their handshake: the site takes those that name nothing.
+        others, start, site = text.rpartition("\nserver {")
+        text = others + start + site.replace(" ssl;", " ssl default_server;")
+    return text
 
 
 def _put_site(scheme: str, pieces: list[OperationMeta]) -> None:
     file(f"/etc/{NAME}/url", f"{scheme}://{settings['domain']}\n")
     changes = [
         *pieces,
-        file(_SITE, text_of(f"nginx/host-{scheme}.conf")),
+        file(_SITE, _site(scheme)),
         files.link(
             name="The site is enabled", path=f"/etc/nginx/sites-enabled/{NAME}.conf", target=_SITE
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..application import PROJECT, package_name
 from ..smoke import run_suite
 from .git import archive, name_release
 from .server import Server
+from .settings import read
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -142,8 +142,10 @@ def run(server: Server, command: tuple[str, ...]) -> None:
 
 def _check_settings(project: Path, options: Mapping[str, str | None]) -> None:
     """Raise ``click.UsageError`` for settings that cannot work, before anything is done."""
-    text = (project / "deploy" / "vps" / "settings.toml").read_text(encoding="utf-8")
-    settings = tomllib.loads(text) | {name: value for name, value in options.items() if value}
+    try:
+        settings = read(project, options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if settings["tls"] == "files" and not (options["certificate"] and options["key"]):
         raise click.UsageError("--tls files needs --certificate FILE and --key FILE.")
     if settings["tls"] == "certbot" and settings["domain"].endswith("example.com"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import click
@@ -48,10 +49,28 @@ class Server:
         """Return how it is written on the command line."""
         return f"{self.user}@{self.name}" + (f":{self.port}" if self.port != 22 else "")
 
+    @property
+    def _ssh(self) -> list[str]:
+        config = ["-F", self.ssh_config] if self.ssh_config else []
+        return ["ssh", "-p", str(self.port), *config]
+
+    @cached_property
+    def host_key_rule(self) -> str:
+        """What becomes of a server whose key ssh does not know: what the user's settings say.
+
+        If they say nothing, which ssh calls "ask", the key is remembered.
+        """
+        address = f"{self.user}@{self.name}"
+        done = subprocess.run(  # noqa: S603
+            [*self._ssh, "-G", address], check=False, text=True, capture_output=True
+        )
+        said = re.search(r"^stricthostkeychecking (\S+)$", done.stdout, re.MULTILINE)
+        rule = said[1] if said else "ask"
+        return {"ask": "accept-new", "true": "yes", "false": "no"}.get(rule, rule)
+
     def ssh(self, command: str, *, terminal: bool = False) -> list[str]:
         """Return the command line that runs a shell command there, as root."""
-        line = ["ssh", "-p", str(self.port), "-o", "StrictHostKeyChecking=accept-new"]
-        line += ["-F", self.ssh_config] if self.ssh_config else []
+        line = [*self._ssh, "-o", f"StrictHostKeyChecking={self.host_key_rule}"]
         line += ["-t"] if terminal else ["-o", "BatchMode=yes"]
         root = command if self.user == "root" else f"sudo -- sh -c {shlex.quote(command)}"
         return [*line, f"{self.user}@{self.name}", root]
@@ -82,7 +101,11 @@ class Server:
         line += ["--port", str(self.port)]
         line += ["--dry"] if dry_run else []
         line += [] if self.user == "root" else ["--sudo"]
-        given = {"ssh_config_file": self.ssh_config, **data}
+        given = {
+            "ssh_config_file": self.ssh_config,
+            "ssh_strict_host_key_checking": self.host_key_rule,
+            **data,
+        }
         for name, value in given.items():
             line += ["--data", f"{name}={value}"] if value else []
         line += [self.name, f"deploy/vps/{steps}.py"]
