@@ -107,8 +107,10 @@ def replace_children_soon() -> None:
     from celery.concurrency import asynpool, prefork  # only workers need them
 
     class AsynPool(asynpool.AsynPool):
+        _pool: Any
+
         def _event_process_exit(self, hub: Any, child: Any, pause: float = 0.01) -> None:
-            super()._event_process_exit(hub, child)
+            super()._event_process_exit(hub, child)  # type: ignore[misc]
             if child in self._pool and pause < 1:
                 hub.call_later(pause, self._event_process_exit, hub, child, 2 * pause)
 
