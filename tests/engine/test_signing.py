@@ -106,7 +106,7 @@ def test_a_message_that_was_changed_does_not_run(
     put(queue, sent)
 
     refused(signing, before)
-    letter = signing.refused()[0]
+    letter = signing.dead_letters()[0]
     assert letter.kind == "refused" and "no valid signature" in letter.reason
     assert queue.llen("ran:original") == 0
 
@@ -187,7 +187,7 @@ def test_only_an_operators_word_runs_what_was_refused(
     del sent["properties"]["signature"]
     put(queue, sent)
     refused(signing, before)
-    letter = signing.refused()[0]
+    letter = signing.dead_letters()[0]
     settings = {**SETTINGS, "REDIS_URL": server.url}
 
     with pytest.raises(BackgroundError, match="no valid signature"):

@@ -170,12 +170,11 @@ class FlaskCelery(Core):
         return failed.latest(self, FAILED)
 
     def dead_letters(self) -> list[FailedTask]:
-        """The tasks that were given up, latest first. Raises ``redis.exceptions.RedisError``."""
-        return failed.latest(self, GIVEN_UP)
+        """Those that were given up, then those that were refused; the latest of each first.
 
-    def refused(self) -> list[FailedTask]:
-        """The messages without a valid signature, latest first. Raises ``RedisError``."""
-        return failed.latest(self, REFUSED)
+        Raises ``redis.exceptions.RedisError``.
+        """
+        return failed.latest(self, GIVEN_UP) + failed.latest(self, REFUSED)
 
     def refused_messages(self) -> int:
         """How many messages and commands had no valid signature. Raises ``RedisError``."""

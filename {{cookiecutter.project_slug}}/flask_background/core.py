@@ -64,6 +64,11 @@ class Core(Celery):
         Called again with another application (as tests do), the tasks follow the new one.
         Raises ``ConfigurationError`` when a ``CELERY_*`` value cannot work.
         """
+        if self._patient:
+            raise ConfigurationError(
+                "This process is a worker: what it may run was settled when it started. Do not "
+                "make another application in it."
+            )
         options = read_options(
             app.config,
             name=app.name,
@@ -72,11 +77,6 @@ class Core(Celery):
                 "CELERY_TASK_DEFAULT_QUEUE", DEFAULTS["task_default_queue"]
             ),
         )
-        if self._patient:
-            raise ConfigurationError(
-                "This process is a worker: what it may run was settled when it started. Do not "
-                "make another application in it."
-            )
         settings = celery_settings(app.config, options)
         self.seal = None if settings.get("task_always_eager") else Seal(app.config)
         self.after_fork()

@@ -3,7 +3,7 @@
 All are kept for a person, with what it takes to run them again. A task that *failed* raised an
 error; Celery forgets its message then, so it is kept here. One that was *given up* is a dead
 letter: it ended its worker each time, or no worker could read it. One that was *refused* is a dead
-letter that carries no valid signature.
+letter that this application cannot have sent: no valid signature, or no message at all.
 """
 
 import contextlib

@@ -123,13 +123,14 @@ def take(
     at_work = [task for task in tasks if task.info.running]
     waits = [task for task in reversed(tasks) if not (task.info.done or task.info.running)]
     has_ended = (task for task in tasks if task.info.done and task.info.state != "FAILURE")
+    dead = failed.latest(core, GIVEN_UP, failures) + failed.latest(core, REFUSED, failures)
     return Overview(
         running=[_check(task, workers) for task in _newest(at_work, running)],
         waiting=waits[:waiting],
         ended=_newest(has_ended, ended),
         failures=failed.latest(core, FAILED, failures),
-        dead=failed.latest(core, GIVEN_UP, failures),
-        failed_count=failed.count(core, FAILED) + failed.count(core, GIVEN_UP),
+        dead=dead[:failures],
+        failed_count=sum(failed.count(core, kind) for kind in (FAILED, GIVEN_UP, REFUSED)),
         queues=queue_lengths(core),
         workers=workers,
         schedule=scheduler.schedule_status(core),

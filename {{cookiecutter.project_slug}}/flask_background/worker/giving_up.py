@@ -14,27 +14,32 @@ from .. import celery_internals
 from ..base.errors import GivenUp
 from ..base.keys import ISSUED_TTL
 from ..core import Core
-from ..state.failed import REFUSED, FailedTask, count_refused, keep
+from ..state.failed import GIVEN_UP, REFUSED, FailedTask, count_refused, keep
 
 logger = logging.getLogger(__name__)
 
 
 def bury(
-    core: Core, tag: str, key: str, item: bytes | str | Mapping[str, Any], reason: str
+    core: Core,
+    tag: str,
+    key: str,
+    text: str,
+    reason: str,
+    *,
+    kind: str = GIVEN_UP,
+    task_id: str = "",
 ) -> FailedTask:
     """Give up a message that a worker holds as ``tag``; ``key`` is the list it came from.
 
-    Raises ``RedisError``.
+    ``task_id``: what it is kept under, if its own word can be trusted. Raises ``RedisError``.
     """
-    if isinstance(item, Mapping):
-        item = str(dumps(item))
-    text = item if isinstance(item, str) else item.decode("utf-8", "backslashreplace")
     headers = _headers(text)
     letter = FailedTask(
-        id=_short(headers.get("id")) or tag,
+        id=task_id or tag,
         name=_short(headers.get("shadow") or headers.get("task")),
         reason=reason[:1000],
         at=time.time(),
+        kind=kind,
         args=_short(headers.get("argsrepr")),
         kwargs=_short(headers.get("kwargsrepr")),
         list=key,
@@ -45,25 +50,10 @@ def bury(
     return letter
 
 
-def refuse(core: Core, tag: str, key: str, item: bytes) -> None:
-    """Keep a message that carries no valid signature. Raises ``RedisError``."""
-    text = item.decode("utf-8", "backslashreplace")
-    headers = _headers(text)
-    # Its id may be that of another task: whoever wrote it chose it.
-    letter = FailedTask(
-        id=tag,
-        name=_short(headers.get("task")),
-        reason="It carries no valid signature: it was not sent by this application (SECRET_KEY).",
-        at=time.time(),
-        kind=REFUSED,
-        args=_short(headers.get("argsrepr")),
-        kwargs=_short(headers.get("kwargsrepr")),
-        list=key,
-        message=text,
-    )
-    keep(core, letter, letter.to_json(), tag)
+def refuse(core: Core, tag: str, key: str, text: str, reason: str) -> None:
+    """Give up a message that this application cannot have sent. Raises ``RedisError``."""
+    bury(core, tag, key, text, reason, kind=REFUSED)
     count_refused(core)
-    logger.error("The message %s (%s) was refused. %s", tag, letter.name, letter.reason)
 
 
 def give_up(core: Core, message: Any, reason: str, request: Any = None) -> None:
@@ -73,7 +63,9 @@ def give_up(core: Core, message: Any, reason: str, request: Any = None) -> None:
     """
     channel, content = message.channel, celery_internals.raw(message)
     key = channel.list_for(str(message.delivery_info.get("routing_key") or ""), content)
-    letter = bury(core, message.delivery_tag, core.keys.prefix + key, content, reason)
+    task_id = _short(message.headers.get("id"))
+    text, key = str(dumps(content)), core.keys.prefix + key
+    letter = bury(core, message.delivery_tag, key, text, reason, task_id=task_id)
     channel.qos.forget(message.delivery_tag)
     error = GivenUp(f"{reason} See: flask celery dead show {letter.id}")
     if message.headers.get("id") == letter.id and not message.headers.get("ignore_result"):

@@ -46,6 +46,7 @@ _WAKES_KEPT = 32
 _ANSWERS, _ANSWERS_KEPT = "reply.", 60
 #: How the name of the exchange for commands to the workers ends.
 _COMMANDS = ".pidbox"
+_UNSIGNED = "It carries no valid signature: it was not sent by this application (SECRET_KEY)."
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
 
@@ -185,7 +186,7 @@ class Channel(celery_internals.Channel):
             self._bury(self._tag, key, item, error)
             return
         if not trusted:
-            giving_up.refuse(self.core, self._tag, key, item)
+            giving_up.refuse(self.core, self._tag, key, _text(item), _UNSIGNED)
             return
         self.taken = self._tag
         self.deliver(payload, queue)
@@ -200,7 +201,7 @@ class Channel(celery_internals.Channel):
         return options.accept_unsigned
 
     def _bury(self, tag: str, key: str, item: bytes, error: Exception) -> None:
-        giving_up.bury(self.core, tag, key, item, f"It is no message: {error!r}")
+        giving_up.refuse(self.core, tag, key, _text(item), f"It is no message: {error!r}")
 
     # Putting back
 
@@ -244,6 +245,10 @@ class Channel(celery_internals.Channel):
 
     def _key(self, name: str) -> str:
         return f"{self.global_keyprefix}{name}"
+
+
+def _text(item: bytes) -> str:
+    return item.decode("utf-8", "backslashreplace")
 
 
 class Transport(kombu_redis.Transport):
