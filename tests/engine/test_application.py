@@ -13,7 +13,7 @@ import sample_app
 from celery import Task, shared_task
 from engine_support import StartCluster, listeners
 from flask import Flask, current_app, g
-from flask_background import FlaskCelery, core
+from flask_background import FlaskCelery, connect_redis, core
 from sample_app import celery, create_app
 
 EAGER = {"CELERY_TASK_ALWAYS_EAGER": True}
@@ -205,12 +205,12 @@ def test_a_new_application_leaves_no_thread_of_the_old_one(live: FlaskCelery) ->
 
 def test_threads_that_come_at_once_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second client would close the first one's connections while they are in use."""
-    connect, both = core.connect_redis, threading.Barrier(2)
+    both = threading.Barrier(2)
 
     def connect_together(*args: Any, **kwargs: Any) -> Any:
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(0.3)
-        return connect(*args, **kwargs)
+        return connect_redis(*args, **kwargs)
 
     monkeypatch.setattr(core, "connect_redis", connect_together)
     own = FlaskCelery(Flask("threads"))

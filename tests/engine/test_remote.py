@@ -116,4 +116,5 @@ def test_autoscale_takes_its_sizes_in_either_order(
     with create_app(settings).app_context():
         for sizes in ((1, 5), (5, 1)):
             answers = celery.control.autoscale(*sizes, reply=True)
+            assert answers
             assert list(answers[0].values()) == [{"ok": "autoscale now max=5 min=1"}]

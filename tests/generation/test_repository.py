@@ -14,6 +14,8 @@ import pytest
 import yaml
 from support import PROJECT_FOLDER, ROOT, Report, run, succeed
 
+#: Checked as they stand in the template.
+ROOMS = ["devtools", "flask_background"]
 COMMANDS = ["bin/demo", "bin/lock", "bin/test", ".ci/run"]
 
 
@@ -63,9 +65,28 @@ def test_demo_does_not_write_over_a_project(tmp_path: Path) -> None:
     assert list((tmp_path / "my_app").iterdir()) == []
 
 
-def test_ruff_and_mypy_have_nothing_to_say_about_hooks_and_tests() -> None:
+def test_ruff_has_nothing_to_say_about_hooks_and_tests() -> None:
     succeed(tool("ruff"), "check", cwd=ROOT)
     succeed(tool("ruff"), "format", "--check", cwd=ROOT)
+
+
+def test_ruff_has_nothing_to_say_about_engine_and_tools() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
+    same = {
+        "line-length": settings["line-length"],
+        "lint.select": settings["lint"]["select"],
+        "lint.isort.known-third-party": settings["lint"]["isort"]["known-third-party"],
+        "target-version": "py312",
+    }
+    # Not the settings themselves: they exclude this folder, since its pyproject.toml has marks.
+    options = ["--isolated", "--no-cache"]
+    options += [f"--config={name} = {json.dumps(value)}" for name, value in same.items()]
+    for command in (["check"], ["format", "--check"]):
+        done = succeed(tool("ruff"), *command, *options, *ROOMS, cwd=ROOT / PROJECT_FOLDER)
+        assert "No Python files" not in done
+
+
+def test_mypy_has_nothing_to_say_about_hooks_tests_engine_and_tools() -> None:
     succeed(tool("mypy"), cwd=ROOT)
 
 

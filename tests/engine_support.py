@@ -16,7 +16,8 @@ from flask_background import Child, Heartbeat
 from sample_app import celery, create_app
 from support import PROJECT_FOLDER, ROOT
 
-HERE = Path(__file__).parent
+#: The folder of the sample application.
+SAMPLE = ROOT / "tests" / "engine" / "sample"
 #: The folder with `flask_background` and `devtools`, which the programs that tests start import.
 PROJECT = ROOT / PROJECT_FOLDER
 StartCluster = Callable[..., "Running"]
@@ -32,7 +33,7 @@ class Running:
         settings: Mapping[str, Any],
         *,
         environ: Mapping[str, str] | None = None,
-        cwd: Path = HERE,
+        cwd: Path = SAMPLE,
         grace: float = 40.0,
     ) -> None:
         self.settings = dict(settings)
@@ -105,7 +106,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
     return kept | {
         "FLASK_APP": "sample_app",
         "FLASK_SKIP_DOTENV": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(PROJECT)]),
+        "PYTHONPATH": os.pathsep.join([str(SAMPLE), str(PROJECT)]),
         "PYTHONUNBUFFERED": "1",
         "SAMPLE_CONFIG": json.dumps(dict(settings)),
     }
@@ -117,7 +118,7 @@ def flask_celery(*arguments: str) -> list[str]:
 
 
 def run(
-    settings: Mapping[str, Any], *arguments: str, cwd: Path = HERE
+    settings: Mapping[str, Any], *arguments: str, cwd: Path = SAMPLE
 ) -> subprocess.CompletedProcess[str]:
     """Run `flask celery …` to its end."""
     return subprocess.run(
