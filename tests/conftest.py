@@ -26,8 +26,8 @@ sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
 sys.dont_write_bytecode = False
 
 REPORT = pytest.StashKey[support.Report]()
-#: Tests that take many minutes in sum, one for each process.
-LONGEST = ("layer_for_background_work", "test_server_supervisor", "test_server_systemd")
+#: Files whose tests take minutes in sum: they begin first.
+LONGEST = ("test_server_supervisor", "test_server_systemd", "test_compose_", "test_recovery")
 #: Files that need all projects of the matrix, which are made once then.
 MATRIX = ("test_commands_agree", "test_heroku_files", "test_matrix")
 

@@ -16,6 +16,7 @@ from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, run, wait_until
 from flask_background import FlaskCelery, GivenUp
 from flask_background.state import failed
+from flask_background.worker.giving_up import bury
 from kombu.utils.json import dumps
 
 NUMBERS = itertools.count(1)
@@ -147,6 +148,6 @@ def test_only_the_latest_are_kept(client: FlaskCelery, monkeypatch: pytest.Monke
     monkeypatch.setitem(failed.KEPT, failed.GIVEN_UP, (2, None))
     for number in range(4):
         text = dumps(message(id=f"id-{number}"))
-        failed.bury(client, "", client.key("default"), text, "no reason")
+        bury(client, "", client.key("default"), text, "no reason")
 
     assert [letter.id for letter in client.dead_letters()] == ["id-3", "id-2"]

@@ -37,7 +37,7 @@ def test_waiting_tasks_and_those_of_lost_workers_run_after_an_upgrade(
         unsigned(server, name)
     # A worker had taken the last one, and is gone since: the first of the list is what came last.
     message = server.lpop("default")
-    server.hset("unacked", "tag", f'[{message}, "", "default"]')
+    server.hset("unacked", "tag", f'[{message!s}, "", "default"]')
     server.zadd("unacked_index", {"tag": 1.0})
 
     start(NOW, "cluster", workers=1)
@@ -46,7 +46,7 @@ def test_waiting_tasks_and_those_of_lost_workers_run_after_an_upgrade(
         futures = [celery.get(one.id) for one in [*waiting, held]]
         wait_until(lambda: all(one.known for one in futures), "the tasks to be taken over")
         assert [one.result(timeout=60) for one in futures] == ["waits", 4, 3, 7]
-    left = {key for key in server.keys() if not key.startswith("sample_app:")} - {"ran:waits"}
+    left = {key for key in server.scan_iter() if not key.startswith("sample_app:")} - {"ran:waits"}
     assert not left & {"default", "mail", "mail\x06\x163", "unacked", "unacked_index"}
 
 

@@ -8,21 +8,9 @@ from pathlib import Path
 import pytest
 import support
 
-BACKGROUND = "tests/background"
-#: What does not depend on the answers, and takes most of the time.
-SAME_FOR_ALL = (BACKGROUND, "tests/integration/test_flask_dev.py")
-#: Most of it is skipped where the extra `flower` is not installed.
-FLOWER = "tests/background/test_flower.py"
 
-
-def test_the_layer_for_background_work_passes_its_tests(
-    generated: Path, report: support.Report
-) -> None:
-    report.add("own suite", f"default answers, {BACKGROUND}: {_pytest(generated, BACKGROUND)}")
-
-
-def test_all_else_passes_with_the_default_answers(generated: Path, report: support.Report) -> None:
-    report.add("own suite", f"default answers: {_pytest(generated, f'--ignore={BACKGROUND}')}")
+def test_the_suite_passes_with_the_default_answers(generated: Path, report: support.Report) -> None:
+    check(generated, "default answers", report)
 
 
 @pytest.mark.parametrize(
@@ -37,17 +25,10 @@ def test_the_suite_passes_with_other_answers(
 ) -> None:
     project = render(answers)
     support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
-    ignored = [f"--ignore={path}" for path in SAME_FOR_ALL]
-    report.add("own suite", f"{support.named(answers)}: {_pytest(project, *ignored)}")
+    check(project, support.named(answers), report)
 
 
-def test_flower_works_where_it_is_installed(render: Callable[[support.Answers], Path]) -> None:
-    project = render({})
-    support.succeed("uv", "sync", "--quiet", "--locked", "--extra", "flower", cwd=project)
-    assert _pytest(project, FLOWER).startswith("1 passed")
-
-
-def _pytest(project: Path, *arguments: str) -> str:
-    """Run the project's suite; return pytest's last line."""
-    output = support.succeed("uv", "run", "--quiet", "pytest", "-q", *arguments, cwd=project)
-    return output.splitlines()[-1]
+def check(project: Path, answers: str, report: support.Report) -> None:
+    """Run the project's suite, and report pytest's last line."""
+    output = support.succeed("uv", "run", "--quiet", "pytest", "-q", cwd=project)
+    report.add("own suite", f"{answers}: {output.splitlines()[-1]}")

@@ -8,7 +8,6 @@ from http.client import HTTPConnection, HTTPException
 from typing import TextIO
 
 import click
-
 from flask_background import Child
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue")

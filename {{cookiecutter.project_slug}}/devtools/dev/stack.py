@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 from dotenv import dotenv_values
-
 from flask_background import without_password
 
 from ..application import PROJECT, package_name
