@@ -35,8 +35,9 @@ NAMES = {
     "kombu.transport.virtual.base:QoS": "_delivered _dirty",
     "kombu.transport.virtual.base:Transport": "_deliver",
     "kombu.transport.redis:Channel": "_brpop_read _brpop_sent_at _brpop_start _connparams _delete "
-    "_deliver_fanout_message _expires _flush_brpop_reauth _in_poll _put _put_fanout _q_for_pri "
-    "_queue_cycle _restore",
+    "_deliver_fanout_message _expires _flush_brpop_reauth _get_publish_topic _handle_message "
+    "_in_listen _in_poll _put _put_fanout _q_for_pri _queue_cycle _receive _restore",
+    "kombu.transport.redis:MultiChannelPoller": "_register_LISTEN",
 }
 
 
@@ -81,8 +82,8 @@ def drop_cancelled_timers(timer: Any) -> None:
     Kombu keeps each until its time comes. The time limit of every task is such an entry, so a busy
     worker would hold those of the last minutes: half a megabyte for a thousand tasks.
     """
-    if isinstance(timer, Timer):
-        queue: Any = timer._queue
+    queue: Any = timer._queue if isinstance(timer, Timer) else None
+    if isinstance(queue, list):  # that of gevent is a set, and has none of them
         queue[:] = [event for event in queue if not event.entry.canceled]
         heapq.heapify(queue)
 
@@ -180,6 +181,9 @@ class Channel(kombu_redis.Channel):
     _flush_brpop_reauth: Any
     _q_for_pri: Any
     _queue_cycle: Any
+    _receive: Any
+    #: Whether Redis has confirmed the latest subscription.
+    _listens = False
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         self.publish(queue, message, **kwargs)
@@ -202,6 +206,11 @@ class Channel(kombu_redis.Channel):
     def _deliver_fanout_message(self, message: dict[str, Any], exchange: str) -> bool:
         heard = self.hears(exchange, message)
         return heard and bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc]
+
+    def _handle_message(self, client: Any, answer: Any) -> Any:
+        if answer[0] == b"psubscribe":
+            self._listens = True
+        return super()._handle_message(client, answer)  # type: ignore[misc]
 
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         # Celery 5.7.0 closes a lost connection twice; at the second time its client is gone.
@@ -232,6 +241,25 @@ class Channel(kombu_redis.Channel):
     def hears(self, exchange: str, message: dict[str, Any]) -> bool:
         """Tell whether such a message is taken, or dropped."""
         return True
+
+    def listeners(self, exchange: str) -> int:
+        """Count who listens at an exchange. They are sent an empty message, which is none."""
+        with self.conn_or_acquire() as client:
+            return int(client.publish(self._get_publish_topic(exchange, ""), ""))
+
+    def listen(self, seconds: float) -> None:
+        """Subscribe to what is sent to all, and wait until Redis has confirmed it.
+
+        Raises the error of a lost connection when that takes longer.
+        """
+        self._listens = False
+        self._in_listen = None
+        self.connection.cycle._register_LISTEN(self)
+        end = time.monotonic() + seconds
+        while not self._listens:
+            if not self.subclient.connection.can_read(timeout=max(0, end - time.monotonic())):
+                raise RedisConnectionError("Redis does not confirm the subscription to commands.")
+            self._receive()
 
     def send(self, *command: Any) -> None:
         """Send a command whose answer the event loop will find."""

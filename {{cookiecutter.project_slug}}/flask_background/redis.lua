@@ -108,10 +108,16 @@ function commands.store()
   redis.call('PUBLISH', KEYS[1], ARGV[2])
 end
 
--- Write a worker's sign of life. KEYS: background:workers. ARGV: worker, what it says.
+-- Write a worker's sign of life. KEYS: background:workers, the marks of its tasks as cancelled.
+-- ARGV: worker, what it says, the ids of these tasks. Returns the ids that are marked.
 function commands.beat()
   redis.call('PERSIST', KEYS[1])
   redis.call('HSET', KEYS[1], ARGV[2], now() .. ' ' .. ARGV[3])
+  local cancelled = {}
+  for i = 2, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 1 then cancelled[#cancelled + 1] = ARGV[i + 2] end
+  end
+  return cancelled
 end
 
 -- Note a run of the schedule, if the lease is ours. KEYS: lease, background:scheduler:runs.

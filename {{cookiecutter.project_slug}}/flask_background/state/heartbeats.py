@@ -4,6 +4,7 @@ Asking the workers themselves (``celery inspect ping``) takes a second and a pro
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,11 @@ def latest(core: Core) -> list[Heartbeat]:
     return sorted(beats, key=lambda beat: beat.name)
 
 
-def write(core: Core, name: str, said: dict[str, Any]) -> None:
-    """Say something for a worker. Raises ``redis.exceptions.RedisError``."""
-    scripts.call(core.redis, "beat", [core.keys.workers], name, json.dumps(said))
+def write(core: Core, name: str, said: dict[str, Any], held: Iterable[str] = ()) -> set[str]:
+    """Say something for a worker, and return which of the tasks that it holds were cancelled.
+
+    Raises ``redis.exceptions.RedisError``.
+    """
+    ids = list(held)
+    keys = [core.keys.workers, *map(core.keys.cancelled, ids)]
+    return set(scripts.call(core.redis, "beat", keys, name, json.dumps(said), *ids))

@@ -1,6 +1,7 @@
 """One task, by its id: what is known of it, and how to stop it."""
 
 import json
+import logging
 from typing import Any
 
 from celery import states
@@ -11,6 +12,8 @@ from ..base.errors import BrokerUnavailable
 from ..base.keys import ISSUED_TTL
 from ..base.records import CANCELLED, TaskInfo, info_from_meta
 from ..core import Core
+
+logger = logging.getLogger(__name__)
 
 
 def task_meta(core: Core, task_id: str) -> dict[str, Any] | None:
@@ -38,6 +41,9 @@ def task_info(core: Core, task_id: str) -> TaskInfo | None:
 def cancel(core: Core, task_id: str) -> bool:
     """Stop a task: a waiting one never runs, a running one is ended with its pool child.
 
+    The mark in Redis is what counts: workers look it up before a task begins, and with each
+    heartbeat for those that run. The command only makes it quicker, and may be lost.
+
     Returns False when the task had ended or is unknown. Raises ``BrokerUnavailable``.
     """
     meta = task_meta(core, task_id)
@@ -47,7 +53,10 @@ def cancel(core: Core, task_id: str) -> bool:
         core.redis.set(core.keys.cancelled(task_id), 1, ex=ISSUED_TTL)
         if meta["status"] not in (states.STARTED, "PROGRESS"):
             core.backend.store_result(task_id, CANCELLED, states.REVOKED)
-        core.control.revoke(task_id, terminate=True)
     except (OperationalError, RedisError) as error:
         raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+    try:
+        core.control.revoke(task_id, terminate=True, wait=False)
+    except (OperationalError, RedisError) as error:
+        logger.warning("The workers hear only with their next heartbeat of a cancel: %s", error)
     return True

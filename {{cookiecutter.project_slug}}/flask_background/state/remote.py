@@ -1,5 +1,7 @@
 """Asking the workers and telling them what to do, from the application's code."""
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,16 @@ from celery.app.control import Control
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from .. import celery_internals
 from ..base.errors import BrokerUnavailable
+from ..core import Core
+from . import heartbeats
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which a command waits. Workers try again after 2, 4, 6 … seconds, and count as alive
+#: for 30 seconds without a sign of life: none that counts needs longer once Redis is back.
+_WORKERS_BACK_WITHIN = 10.0
 
 
 class Inspector:
@@ -38,15 +49,22 @@ class Inspector:
 class RemoteControl(Control):
     """Celery's ``control`` commands, made safe where they are not."""
 
+    app: Core
+
     def broadcast(  # type: ignore[override]
         self,
         command: str,
         arguments: Any = None,
         destination: Any = None,
         connection: Any = None,
+        *,
+        wait: bool = True,
         **kwargs: Any,
     ) -> Any:
         """Send a command to the workers, over a connection of its own unless one is given.
+
+        Redis keeps no command for a worker that does not listen now. So this waits for those that
+        give signs of life and have lost their connection, when Redis was restarted for example.
 
         Celery would hold one of the pool and then wait for a second one to send with. Some
         threads that do so at once hold all there are, and wait for each other forever. And one
@@ -55,7 +73,23 @@ class RemoteControl(Control):
         if connection is not None:
             return super().broadcast(command, arguments, destination, connection, **kwargs)
         with self.app.connection_for_write() as own:
+            if wait:
+                self._wait_for_workers(own.default_channel)
             return super().broadcast(command, arguments, destination, own, **kwargs)
+
+    def _wait_for_workers(self, channel: Any) -> None:
+        if not isinstance(channel, celery_internals.Channel):
+            return  # another transport
+        end = time.monotonic() + _WORKERS_BACK_WITHIN
+        while True:
+            alive = sum(beat.alive for beat in heartbeats.latest(self.app))
+            silent = alive - channel.listeners(self.mailbox.exchange.name)
+            if silent <= 0:
+                return
+            if time.monotonic() > end:
+                logger.warning("%d of %d workers will not hear the command.", silent, alive)
+                return
+            time.sleep(0.05)
 
     def autoscale(self, first: int, second: int, **kwargs: Any) -> Any:  # type: ignore[override]
         """Let the pools grow and shrink between two sizes, given in either order.

@@ -5,26 +5,38 @@ process lives but whose consumer stands still falls silent.
 """
 
 import os
+import time
 from itertools import islice
 from typing import Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
+from celery.worker.consumer.control import Control
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..base.settings import INTERVAL
 from ..cluster.liveness import pulse
 from ..state import heartbeats
+from .transport import CONFIRMED_WITHIN
 
 logger = get_logger(__name__)
 
 
 class HeartbeatStep(bootsteps.StartStopStep):
-    """Beats while the consumer takes tasks; stops when its connection is lost."""
+    """Beats while the consumer takes tasks; stops when its connection is lost.
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    What counts as alive must hear commands: one that is sent before Redis has confirmed the
+    worker's subscription is lost, and nobody is told. So this step comes after ``Control``, the
+    step of Celery's start that subscribes, and which waits for the confirmation here (see
+    ``Channel.basic_consume``). All that tells of the worker comes later still: its first heartbeat,
+    systemd's ``READY``, and the line "ready" in the log, which the last step writes, the event loop.
+    A lost connection stops all steps and starts them again in the same order.
+    """
+
+    requires = (Control,)
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         self._timer: Any = None
@@ -33,6 +45,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Begin to beat."""
+        self._wait_for_commands(consumer)
         self._forget_old(consumer)
         self._beat(consumer)
         self._timer = consumer.timer.call_repeatedly(INTERVAL, self._beat, (consumer,))
@@ -51,8 +64,17 @@ class HeartbeatStep(bootsteps.StartStopStep):
         except RedisError as error:
             logger.debug("Could not take the heartbeat back: %s", error)
 
+    def _wait_for_commands(self, consumer: Any) -> None:
+        """Wait where a green thread subscribes, with a connection of its own."""
+        end = time.monotonic() + CONFIRMED_WITHIN
+        for step in consumer.steps:
+            while isinstance(step, Control) and step.is_green and not step.box.consumer:
+                if time.monotonic() > end:
+                    raise RedisConnectionError("The worker does not hear commands.")
+                time.sleep(0.01)
+
     def _beat(self, consumer: Any) -> None:
-        """Tell the outside and Redis; sweep; renew the leases, or break the connection.
+        """Tell the outside and Redis; end what was cancelled; sweep; renew the leases.
 
         When the leases are about to end, ``renew_leases`` raises the error of a lost connection,
         and the consumer gives up what it holds.
@@ -72,13 +94,20 @@ class HeartbeatStep(bootsteps.StartStopStep):
             "concurrency": consumer.controller.concurrency,
             "tasks": [request.id for request in islice(running, heartbeats.MOST_TASKS)],
         }
+        held = {request.id: request for request in tuple(state.reserved_requests)}
         try:
-            heartbeats.write(consumer.app, consumer.hostname, said)
+            cancelled = heartbeats.write(consumer.app, consumer.hostname, said, held)
             self._complained = False
         except RedisError as error:
             if not self._complained:
                 logger.warning("The heartbeat could not be written: %s", error)
             self._complained = True
+            return
+        for task_id in cancelled:
+            # The command to end it was lost. Marked so, it does not begin if it has not begun.
+            state.revoked.add(task_id)
+            if consumer.can_end_tasks:
+                held[task_id].terminate(consumer.pool)
 
     def _forget_old(self, consumer: Any) -> None:
         core = consumer.app

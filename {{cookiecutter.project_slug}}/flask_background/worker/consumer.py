@@ -106,6 +106,11 @@ class BackgroundConsumer(Consumer):
             logger.error("A dead letter could not be written, it comes back: %s", failure)
             message.channel.qos.forget(message.delivery_tag)
 
+    @property
+    def can_end_tasks(self) -> bool:
+        """Whether each task has a process of its own; elsewhere one that has begun goes on."""
+        return bool(self.pool and self.pool.uses_semaphore)
+
     # Connections
 
     def stop(self) -> None:
@@ -160,14 +165,13 @@ class BackgroundConsumer(Consumer):
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Note what the lost connection had: those tasks are ended, and go back at once.
 
-        Only where each task has a process of its own can a running one be ended; elsewhere it
-        goes on, and its message comes back when its lease ends.
+        Where a running one cannot be ended its message comes back when its lease ends.
         """
         qos = celery_internals.qos_of(getattr(self.task_consumer, "channel", None))
         held = qos.held if isinstance(qos, QoS) else {}
         running = {request.id: request.worker_pid for request in state.active_requests}
         super().on_connection_error_after_connected(exc)
-        if self.pool and hasattr(self.pool, "terminate_job") and self.pool.uses_semaphore:
+        if self.can_end_tasks:
             for tag, message in held.items():
                 if message.headers.get("id") not in state.successful_requests:
                     self._orphans[tag] = running.get(message.headers.get("id"))

@@ -65,7 +65,14 @@ class BoundedStop:
 
 
 def _prepare_child(**_: Any) -> None:
-    """Let a pool child finish its task when SIGTERM is sent to every process."""
+    """Let a pool child finish its task when SIGTERM is sent to every process.
+
+    In the solo pool, which sends this signal too, it is the worker itself that has to obey.
+    """
+    from billiard import current_process  # only workers need it
+
+    if not current_process().daemon:
+        return
     signals.task_prerun.connect(_ignore_sigterm)
     signals.task_postrun.connect(_obey_sigterm)
 

@@ -49,6 +49,8 @@ _COMMANDS = ".pidbox"
 _UNSIGNED = "It carries no valid signature: it was not sent by this application (SECRET_KEY)."
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
+#: Seconds for which Redis may take to confirm a subscription; then the connection is made anew.
+CONFIRMED_WITHIN = 5.0
 
 
 class Channel(celery_internals.Channel):
@@ -115,9 +117,16 @@ class Channel(celery_internals.Channel):
     # Taking
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Begin to take from a queue. Answers to control commands need no acknowledgement."""
+        """Begin to take from a queue. Answers to control commands need no acknowledgement.
+
+        What is sent to all, as these commands are, is lost before Redis has confirmed that this
+        channel listens. Kombu sends the subscription later, from its event loop, and does not wait.
+        """
         self._acknowledges = not no_ack
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+        tag = super().basic_consume(queue, no_ack, *args, **kwargs)
+        if queue in self.active_fanout_queues:
+            self.listen(CONFIRMED_WITHIN)
+        return tag
 
     def ask(self, timeout: float | None = None) -> None:
         """Ask for a message, or, when there was none, wait for the call to wake."""
