@@ -38,6 +38,7 @@ LEFT_OUT = {
     "use_heroku": {
         "no": [
             ".github/workflows/heroku.yml",
+            ".slugignore",
             "PACKAGE/heroku.py",
             "PACKAGE/ops/move.py",
             "Procfile",

@@ -1,14 +1,25 @@
 """``flask deploy``: what can be said without a server."""
 
+import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import click
 import pytest
-from flask import Flask
+from click.testing import CliRunner
+from devtools.deploy import command
+from devtools.deploy.git import archive, name_release
+from devtools.deploy.server import Server
 
-from {{ cookiecutter.project_slug }}.deploy.git import archive, name_release
-from {{ cookiecutter.project_slug }}.deploy.server import Server
+SETTINGS = """
+domain = "birds.example.com"
+tls = "none"
+email = "you@example.com"
+process_manager = "systemd"
+keep_releases = 5
+swap = "1G"
+"""
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -79,6 +90,23 @@ def test_only_committed_files_are_archived(repository: Path, tmp_path: Path) -> 
     assert listed == ["app.py"]
 
 
+def test_the_tools_stay_at_home(repository: Path, tmp_path: Path) -> None:
+    """Nothing of devtools is in a release, so no message and no intruder finds it on a server."""
+    template = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
+    shutil.copy(template / ".gitattributes", repository)
+    for name in ("devtools/deploy/command.py", "flask_background/app.py", ".flaskenv"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).touch()
+    git(repository, "add", "--all")
+    git(repository, "commit", "-m", "Tools")
+    file = tmp_path / "release.tar.gz"
+    archive(repository, file)
+    with tarfile.open(file) as release:
+        names = release.getnames()
+    assert "flask_background/app.py" in names
+    assert not [name for name in names if name.startswith(("devtools", ".flaskenv"))]
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -86,7 +114,12 @@ def test_only_committed_files_are_archived(repository: Path, tmp_path: Path) -> 
         (["--tls", "certbot", "--domain", "example.com"], "settings.toml"),
     ],
 )
-def test_a_setup_that_cannot_work_is_refused(app: Flask, options: list[str], reason: str) -> None:
-    result = app.test_cli_runner().invoke(args=["deploy", "setup", "host", *options])
+def test_a_setup_that_cannot_work_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], reason: str
+) -> None:
+    (tmp_path / "deploy" / "vps").mkdir(parents=True)
+    (tmp_path / "deploy" / "vps" / "settings.toml").write_text(SETTINGS)
+    monkeypatch.setattr(command, "PROJECT", tmp_path)
+    result = CliRunner().invoke(command.deploy, ["setup", "host", *options])
     assert result.exit_code == 2
     assert reason in result.output

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from devtools.dev.redis_server import EmbeddedRedis, running_url
 from redis import Redis
 from redis.exceptions import NoScriptError, ResponseError
-
-from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis, running_url
 
 pytest.importorskip("fakeredis", reason="needs the development dependency fakeredis")
 

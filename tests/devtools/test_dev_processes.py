@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from {{ cookiecutter.project_slug }}.dev.child import Child
-from {{ cookiecutter.project_slug }}.dev.output import Output
-from {{ cookiecutter.project_slug }}.dev.processes import Changed, ProcessManager, Program, Stop
+from devtools.dev.processes import Changed, ProcessManager, Program, Stop
+from devtools.dev.screen import Output
+from flask_background import Child
 
 WAIT = 30.0  # seconds; reached only when something is broken
 

@@ -1,8 +1,6 @@
-"""`flask dev` as a whole, on a copy of this project: it starts, reloads and stops cleanly."""
+"""`flask dev` as a whole, on a small project: it starts, reloads and stops cleanly."""
 
 import http.client
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,14 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from devtools.dev.redis_server import running_url
 from redis import Redis
-
-from {{ cookiecutter.project_slug }}.dev.redis_server import running_url
+from sample_project import environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
-PROJECT = Path(__file__).parents[2]
 WAIT = 60.0  # seconds; reached only when something is broken
 
 
@@ -79,24 +75,12 @@ class Dev:
         return code
 
 
-@pytest.fixture
-def project(tmp_path: Path, app: Flask) -> Path:
-    """A copy of this project that a test may change."""
-    package = Path(app.root_path).name
-    shutil.copytree(PROJECT / package, tmp_path / package)
-    shutil.copy(PROJECT / ".flaskenv", tmp_path)
-    (tmp_path / ".env").write_text("FLASK_CONFIG=development\nMARK=one\n")
-    return tmp_path
-
-
 @pytest.fixture(params=["", "fake"], ids=["valkey", "as on Windows"])
 def dev(project: Path, request: pytest.FixtureRequest) -> Iterator[Dev]:
     """`flask dev`, running: once with the real server, once with what stands in on Windows."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_", "UV_", "PYENV_")
-    env = {name: value for name, value in os.environ.items() if name.startswith(kept)}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    running = Dev(project, port, {**env, "DEV_REDIS": request.param})
+    running = Dev(project, port, environment(DEV_REDIS=request.param))
     try:
         running.wait_for("dev ", "Ready")
         yield running
@@ -117,16 +101,16 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def test_it_runs_reloads_and_stops(dev: Dev, project: Path, app: Flask) -> None:
-    assert dev.get("/")[0] == 200
+def test_it_runs_reloads_and_stops(dev: Dev, project: Path) -> None:
+    assert dev.get("/healthz") == (200, "well")
     assert running_url(dev.instance) is not None
     assert processes_in(project) or sys.platform != "linux"
     line = dev.wait_for("worker", " ready")
 
-    views = project / Path(app.root_path).name / "health.py"
+    views = project / "sample" / "views.py"
     code = "\nimport os\nprint('the new code says', os.environ['MARK'], flush=True)\n"
     views.write_text(views.read_text() + code)
-    line = dev.wait_for("dev ", "health.py changed: restarting", after=line)
+    line = dev.wait_for("dev ", "views.py changed: restarting", after=line)
     dev.wait_for("web ", "the new code says one", after=line)
     dev.wait_for("worker ", "the new code says one", after=line)
     line = dev.wait_for("dev ", "Ready", after=line)
@@ -154,7 +138,7 @@ def test_it_runs_reloads_and_stops(dev: Dev, project: Path, app: Flask) -> None:
 def test_a_second_one_in_the_same_project_is_refused(dev: Dev, project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    second = Dev(project, port, {**os.environ, "REDIS_URL": ""})
+    second = Dev(project, port, environment())
     assert second.wait() == 1
     assert str(dev.process.pid) in second.lines[-1]
 

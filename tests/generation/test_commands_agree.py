@@ -16,7 +16,7 @@ from support import distinct
 #: What runs everywhere, by the name of the process. SLUG stands for the project's package.
 COMMANDS = {
     "web": ["gunicorn", "-c", "gunicorn.conf.py", "SLUG:create_app()"],
-    "worker": ["flask", "celery", "cluster"],
+    "worker": ["flask", "--app", "SLUG", "celery", "cluster"],
 }
 
 #: What may stand before a command: it finds the program, or waits before it starts it.
@@ -30,7 +30,8 @@ def plain(command: str | list[str], slug: str) -> list[str]:
     words = shlex.split(command) if isinstance(command, str) else list(command)
     while words and Path(words[0]).name in WRAPPERS:
         words = words[1:]
-    return [Path(words[0]).name, *(word.replace(f"{slug}:", "SLUG:") for word in words[1:])]
+    named = (re.sub(rf"^{slug}(?=$|:)", "SLUG", word) for word in words[1:])
+    return [Path(words[0]).name, *named]
 
 
 def of_the_procfile(project: Project) -> Found:
@@ -115,8 +116,11 @@ def test_a_command_that_differs_is_noticed() -> None:
     same = "/opt/app/.venv/bin/gunicorn -c gunicorn.conf.py 'app:create_app()'"
     assert plain(same, "app") == COMMANDS["web"]
     assert (
-        plain(["deploy/supervisor/start", ".venv/bin/flask", "celery", "cluster"], "app")
+        plain(
+            ["deploy/supervisor/start", ".venv/bin/flask", "--app", "app", "celery", "cluster"],
+            "app",
+        )
         == (COMMANDS["worker"])
     )
-    assert plain("flask celery worker", "app") != COMMANDS["worker"]
+    assert plain("flask --app app celery worker", "app") != COMMANDS["worker"]
     assert plain("gunicorn 'app:create_app()'", "app") != COMMANDS["web"]

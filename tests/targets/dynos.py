@@ -168,7 +168,13 @@ class Heroku:
     dynos: list[Dyno] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Install the dependencies with the buildpack's command."""
+        """Make the slug, and install the dependencies with the buildpack's command."""
+        lines = (self.project / ".slugignore").read_text().splitlines()
+        left_out = [line for line in lines if line and not line.startswith("#")]
+        self.slug = self.folder / "slug"
+        unwanted = shutil.ignore_patterns(".env", ".venv", *left_out)
+        shutil.copytree(self.project, self.slug, ignore=unwanted)
+        assert not (self.slug / "devtools").exists()
         support.succeed(
             "uv", "sync", "--quiet", "--locked", "--no-default-groups", cwd=self.project,
             UV_PROJECT_ENVIRONMENT=str(self.folder / "python"),
@@ -201,7 +207,7 @@ class Heroku:
         path = [str(self.folder / "python" / "bin"), str(program.parent), os.environ["PATH"]]
         process = subprocess.Popen(
             [program, "local", name, "--port", str(self.port), "--env", file],
-            cwd=self.project,
+            cwd=self.slug,
             env={
                 "HOME": str(self.folder),
                 "PATH": os.pathsep.join(path),

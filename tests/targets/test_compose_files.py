@@ -102,7 +102,10 @@ def test_the_images_hold_nothing_else(stack: Stack, tmp_path: Path) -> None:
             for path in paths
             if path.name in {".env", ".git", "compose.yaml"}
             or (path.parent.name == "bin" and path.name in {"gcc", "cc", "uv", "uvx"})
-            or (path.parts[:1] in {("app",), ("srv",)} and {"tests", "smoke"} & set(path.parts))
+            or (
+                path.parts[:1] in {("app",), ("srv",)}
+                and {".flaskenv", "devtools", "smoke", "tests"} & set(path.parts)
+            )
         }
         assert not foreign, f"{image} holds {sorted(foreign)}"
         history = support.succeed("docker", "history", "--no-trunc", image, cwd=tmp_path)

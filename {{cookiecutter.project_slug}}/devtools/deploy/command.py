@@ -89,7 +89,7 @@ def release(
             f"look at flask deploy logs {server}, mend it and release again."
         )
     click.echo(f"{name} failed the smoke suite: back to the release before.", err=True)
-    server.apply("rollback", {})
+    server.run(_go_back())
     raise click.ClickException(f"{name} was not released; the release before it runs again.")
 
 
@@ -98,8 +98,10 @@ def release(
 @_dry_run
 def rollback(server: Server, dry_run: bool) -> None:
     """Go back to the release before the running one, and remove that."""
-    _need_pyinfra()
-    server.apply("rollback", {}, dry_run=dry_run)
+    if dry_run:
+        click.echo(f"This would run on {server.name}: {_go_back()}")
+    else:
+        sys.exit(server.run(_go_back()))
 
 
 @deploy.command()
@@ -162,6 +164,10 @@ def _need_pyinfra() -> None:
         raise click.ClickException(
             "flask deploy needs a development installation. Run `uv sync` in the project's folder."
         )
+
+
+def _go_back() -> str:
+    return f"/opt/{package_name()}/current/deploy/vps/activate --previous"
 
 
 def _smoke(server: Server, ca: str | None) -> int:

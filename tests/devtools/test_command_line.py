@@ -1,0 +1,145 @@
+"""The command line begins in devtools: its own commands need no application, the others say why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from devtools.dev.redis_server import EmbeddedRedis
+from sample_project import Flask
+
+Break = Callable[[Path], dict[str, str]]
+
+#: What keeps each command from doing more than reading its arguments: nothing listens there.
+NOBODY = "root@127.0.0.1:1"
+
+
+def syntax_error(project: Path) -> dict[str, str]:
+    """Save a file half-way through a line."""
+    with (project / "sample" / "views.py").open("a") as file:
+        file.write("\ndef broken(\n")
+    return {}
+
+
+def missing_library(project: Path) -> dict[str, str]:
+    """Import what is not installed."""
+    with (project / "sample" / "views.py").open("a") as file:
+        file.write("import no_such_library\n")
+    return {}
+
+
+def error_in_the_factory(project: Path) -> dict[str, str]:
+    """Let create_app fail."""
+    file = project / "sample" / "__init__.py"
+    file.write_text(file.read_text().replace("    return app\n", '    app.config["NO_SUCH"]\n'))
+    return {}
+
+
+def missing_setting(project: Path) -> dict[str, str]:
+    """Leave out what the application insists on."""
+    (project / ".env").write_text("FLASK_CONFIG=development\n")
+    return {}
+
+
+#: How it can be broken, and the sentence about it.
+BROKEN: list[tuple[Break, str]] = [
+    (syntax_error, "The application cannot be loaded: SyntaxError in sample/views.py, line 4: "
+     "'(' was never closed."),
+    (missing_library, "The application cannot be loaded: ModuleNotFoundError in sample/views.py, "
+     "line 3: No module named 'no_such_library'."),
+    (error_in_the_factory, "The application cannot be loaded: KeyError in sample/__init__.py, "
+     "line 26: 'NO_SUCH'."),
+    (missing_setting, "SECRET_KEY is not set."),
+]  # fmt: skip
+
+broken = pytest.mark.parametrize(
+    ("breaks", "sentence"), BROKEN, ids=lambda it: getattr(it, "__name__", "")
+)
+
+
+@broken
+def test_a_command_of_a_broken_application_says_in_a_sentence_why(
+    project: Path, flask: Flask, breaks: Break, sentence: str
+) -> None:
+    variables = breaks(project)
+    for command in ("greet", "celery status", "routes", "run --port 1", "shell", "nonsense"):
+        done = flask(*command.split(), **variables)
+        assert done.returncode == 1, command
+        assert done.stderr == f"Error: {sentence}\n", command
+        assert done.stdout == ""
+
+
+@broken
+def test_the_tools_work_all_the_same(
+    project: Path, flask: Flask, breaks: Break, sentence: str
+) -> None:
+    variables = breaks(project)
+    for command in ("rollback", "status", "logs", "run"):
+        more = ["true"] if command == "run" else []
+        done = flask("deploy", command, NOBODY, *more, **variables)
+        assert "refused" in done.stdout + done.stderr, "It has asked the server."
+        assert sentence not in done.stderr
+    done = flask("smoke", "http://127.0.0.1:1", **variables)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "1 failed" in done.stdout
+    done = flask("dev", "--host", "192.0.2.1", **variables)
+    assert "192.0.2.1 is not an address of this machine" in done.stderr
+
+
+@broken
+def test_the_help_names_what_works_and_says_what_does_not(
+    project: Path, flask: Flask, breaks: Break, sentence: str
+) -> None:
+    variables = breaks(project)
+    done = flask("--help", **variables)
+    assert done.returncode == 0
+    assert done.stderr.strip() == sentence
+    names = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
+    assert {"dev", "deploy", "smoke", "run"} <= set(names) and "greet" not in names
+    for command in ("dev", "deploy", "smoke"):
+        done = flask(command, "--help", **variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: python -m flask {command} ")
+
+
+def test_somebody_who_asks_for_the_error_gets_all_of_it(project: Path, flask: Flask) -> None:
+    missing_library(project)
+    assert "Traceback" in flask("--debug", "greet").stderr
+
+
+def test_all_commands_stand_beside_each_other(flask: Flask) -> None:
+    done = flask("--help")
+    assert done.stderr == ""
+    names = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
+    assert {"celery", "deploy", "dev", "greet", "routes", "smoke"} <= set(names)
+    assert flask("greet").stdout == "redis redis://127.0.0.1:1/0\n"
+    assert "healthz" in flask("routes").stdout
+
+
+@pytest.mark.parametrize("wrong", ["deplyo", "rotues", "gret"])
+def test_a_wrong_name_leads_to_the_nearest_right_one(flask: Flask, wrong: str) -> None:
+    done = flask(wrong)
+    right = {"deplyo": "deploy", "rotues": "routes", "gret": "greet"}[wrong]
+    assert done.returncode == 2
+    assert f"No such command '{wrong}'. Did you mean '{right}'?" in done.stderr
+
+
+def test_a_second_window_finds_the_running_redis(project: Path, flask: Flask) -> None:
+    with EmbeddedRedis(project / "instance" / "redis") as redis:
+        assert flask("greet").stdout == f"redis {redis.url}\n"
+        other = "redis://127.0.0.1:2/0"
+        assert flask("greet", REDIS_URL=other).stdout == f"redis {other}\n"
+        assert flask("greet", FLASK_CONFIG="production").stdout != f"redis {redis.url}\n"
+        assert flask("--app", "sample", "greet").stdout == "redis redis://127.0.0.1:1/0\n"
+
+
+def test_without_devtools_the_command_line_is_the_applications_own(
+    project: Path, flask: Flask
+) -> None:
+    for path in (project / "devtools").rglob("*.py"):
+        path.unlink()
+    (project / ".flaskenv").unlink()
+    assert flask("--app", "sample", "greet").returncode == 0
+    assert flask("greet", FLASK_APP="sample").returncode == 0
+    assert "No such command 'dev'" in flask("dev", FLASK_APP="sample").stderr
