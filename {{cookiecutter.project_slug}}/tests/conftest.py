@@ -12,24 +12,26 @@ and the workers takes `live_app` and `worker`:
 import os
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from devtools.dev.redis_server import EmbeddedRedis, running_url
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
+from flask_background import Child
 from redis import Redis
 
 from {{ cookiecutter.project_slug }} import create_app
-from {{ cookiecutter.project_slug }}.dev.child import Child
-from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis, running_url
 from {{ cookiecutter.project_slug }}.extensions import celery
 
 PROJECT = Path(__file__).parents[1]
-PACKAGE = celery.__module__.partition(".")[0]
+PACKAGE = create_app.__module__
 TEST_DATABASE = 15  # of the Redis that `flask dev` runs, which itself uses database 0
 WORKER_START = 30.0  # seconds
 WORKER_OUTPUT = pytest.StashKey[deque[str]]()
+StartWorker = Callable[..., AbstractContextManager[Child]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,65 +71,69 @@ def runner(app: Flask) -> FlaskCliRunner:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis whose database the tests may empty.
+    """The URL of a Redis database for the tests, which is empty when they begin.
 
     TEST_REDIS_URL names one; else it is a database apart in the Redis that `flask dev` runs at this
     moment; else one is started for the tests.
     """
     running = running_url(PROJECT / "instance")
-    if url := os.environ.get("TEST_REDIS_URL"):
+    if not (url := os.environ.get("TEST_REDIS_URL")) and running:
+        url = f"{running.rpartition('/')[0]}/{TEST_DATABASE}"
+    if url:
+        with Redis.from_url(url) as redis:
+            redis.flushdb()
         yield url
-    elif running:
-        yield f"{running.rpartition('/')[0]}/{TEST_DATABASE}"
     else:
-        with EmbeddedRedis(tmp_path_factory.mktemp("instance") / "redis") as redis:
-            yield redis.url
-
-
-@pytest.fixture(scope="module")
-def empty_redis(redis_url: str) -> str:
-    """The same URL, its database emptied once for each file of tests."""
-    with Redis.from_url(redis_url) as redis:
-        redis.flushdb()
-    return redis_url
+        with EmbeddedRedis(tmp_path_factory.mktemp("instance") / "redis") as server:
+            yield server.url
 
 
 @pytest.fixture
-def live_app(empty_redis: str) -> Flask:
+def live_app(redis_url: str) -> Flask:
     """The application with a real Redis: tasks wait in their queue until a `worker` takes them."""
-    return make_live_app(empty_redis)
+    return make_live_app(redis_url)
 
 
-@pytest.fixture(scope="module")
-def worker(empty_redis: str, pytestconfig: pytest.Config) -> Iterator[Child]:
+@pytest.fixture(scope="session")
+def worker(redis_url: str, start_worker: StartWorker) -> Iterator[Child]:
     """The workers and the scheduler, as `flask celery cluster` runs them on a server.
 
     They are a process of their own, with the code as it is on disk: what a test patches does not
-    reach them. They start once for each file of tests. pytest shows their output when a test fails.
+    reach them. They start once for all tests. pytest shows their output when a test fails.
     """
-    output = pytestconfig.stash[WORKER_OUTPUT]
-    output.clear()
-    env = {
-        **os.environ,
-        "FLASK_APP": PACKAGE,
-        "FLASK_CONFIG": "testing",
-        "FLASK_SKIP_DOTENV": "1",
-        "CELERY_TASK_ALWAYS_EAGER": "0",
-        "REDIS_URL": empty_redis,
-    }
-    child = Child(
-        "worker",
-        [sys.executable, "-m", "flask", "celery", "cluster"],
-        env=env,
-        cwd=PROJECT,
-        on_line=output.append,
-    )
-    try:
-        wait_for_heartbeat(child, empty_redis)
+    with start_worker(redis_url) as child:
         yield child
-    finally:
-        child.stop()  # gracefully; after the grace its guard kills it
-        child.wait()
+
+
+@pytest.fixture(scope="session")
+def start_worker(pytestconfig: pytest.Config) -> StartWorker:
+    """Start `flask celery cluster` on a Redis, with more variables; it ends with the `with`."""
+
+    @contextmanager
+    def start(redis_url: str, **environ: str) -> Iterator[Child]:
+        settings = {
+            "FLASK_APP": PACKAGE,
+            "FLASK_CONFIG": "testing",
+            "FLASK_SKIP_DOTENV": "1",
+            "CELERY_TASK_ALWAYS_EAGER": "0",
+            "REDIS_URL": redis_url,
+        }
+        child = Child(
+            "worker",
+            [sys.executable, "-m", "flask", "celery", "cluster"],
+            env=os.environ | settings | environ,
+            cwd=PROJECT,
+            on_line=pytestconfig.stash[WORKER_OUTPUT].append,
+        )
+        try:
+            make_live_app(redis_url)
+            wait_for_heartbeat(child)
+            yield child
+        finally:
+            child.stop()  # gracefully; after the grace its guard kills it
+            child.wait()
+
+    return start
 
 
 def make_live_app(redis_url: str) -> Flask:
@@ -135,9 +141,8 @@ def make_live_app(redis_url: str) -> Flask:
     return create_app("testing", {"REDIS_URL": redis_url, "CELERY_TASK_ALWAYS_EAGER": False})
 
 
-def wait_for_heartbeat(child: Child, redis_url: str) -> None:
+def wait_for_heartbeat(child: Child) -> None:
     """Wait until a worker tells that it takes tasks; fail if it ends or says nothing."""
-    make_live_app(redis_url)
     pause = 0.1  # seconds between two looks; the child's end interrupts it
     for _ in range(round(WORKER_START / pause)):
         if child.wait(pause):

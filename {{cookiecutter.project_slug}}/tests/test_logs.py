@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from {{ cookiecutter.project_slug }} import logs
+from {{ cookiecutter.project_slug }}.ops import logs
 
 
 def test_a_request_leaves_one_line_with_its_id(
@@ -43,7 +43,7 @@ def test_json_lines_carry_the_ids(app: Flask) -> None:
     with app.test_request_context(headers={"X-Request-ID": "abc"}):
         app.preprocess_request()
         logs.add_context(record)
-    line = json.loads(logs.json_formatter().format(record))
+    line = json.loads(logs.FORMATTERS["json"]().format(record))
 
     assert line["message"] == "sent 3"
     assert line["level"] == "INFO"

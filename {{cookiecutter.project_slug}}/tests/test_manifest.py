@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from {{ cookiecutter.project_slug }}.extensions import redis
+from {{ cookiecutter.project_slug }} import create_app
+from {{ cookiecutter.project_slug }}.extensions import celery
 from {{ cookiecutter.project_slug }}.manifest import fetch, notify, store, tasks
 
 
@@ -79,15 +80,23 @@ def slack() -> Iterator[Host]:
 
 
 @pytest.fixture
-def watching(live_app: Flask, host: Host, slack: Host) -> Iterator[Flask]:
+def watching(redis_url: str, host: Host, slack: Host) -> Iterator[Flask]:
     """The application on a real Redis, watching ``host`` and telling ``slack``.
 
-    No worker runs: the tests run the tasks themselves, one by one.
+    Its keys are its own, so no worker sees them: the tests run the tasks themselves, one by one.
     """
-    live_app.config |= {"MANIFEST_URL": host.url, "SLACK_WEBHOOK_URL": slack.url}
-    with live_app.app_context():
-        redis.client.flushdb()
-        yield live_app
+    settings = {
+        "REDIS_URL": redis_url,
+        "CELERY_TASK_ALWAYS_EAGER": False,
+        "CELERY_KEY_PREFIX": "test-manifest:",
+        "MANIFEST_URL": host.url,
+        "SLACK_WEBHOOK_URL": slack.url,
+    }
+    app = create_app("testing", settings)
+    with app.app_context():
+        for key in celery.redis.scan_iter(celery.key("*")):
+            celery.redis.delete(key)
+        yield app
 
 
 # Fetching

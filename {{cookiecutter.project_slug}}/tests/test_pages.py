@@ -48,7 +48,7 @@ def test_an_unchanged_part_of_the_page_is_not_sent_again(client: FlaskClient) ->
 def test_many_open_pages_are_told_to_come_back_later(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    pace = live.Pace(since=0.0)
+    pace = live.Pace()
     pages = [0.0] * 200
 
     for tick in range(60 * 10):

@@ -1,12 +1,10 @@
 """``flask check``, which a deployment asks before it goes on."""
 
-from __future__ import annotations
-
 import pytest
 from flask import Flask
 
 from {{ cookiecutter.project_slug }} import create_app
-from {{ cookiecutter.project_slug }}.check import warnings
+from {{ cookiecutter.project_slug }}.ops.check import warnings
 
 
 def test_a_configuration_that_works_is_said_to(live_app: Flask) -> None:

@@ -1,15 +1,14 @@
 """``flask copy-redis``, which takes the data along."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
+from devtools.dev.redis_server import EmbeddedRedis
+from flask.testing import FlaskCliRunner
 from redis import Redis
 
-from {{ cookiecutter.project_slug }}.dev.redis_server import EmbeddedRedis
+from {{ cookiecutter.project_slug }} import create_app
 
 DATA: list[tuple[Any, ...]] = [
     ("SET", "string", b"\xff binary"),
@@ -23,19 +22,32 @@ DATA: list[tuple[Any, ...]] = [
 
 
 @pytest.fixture(scope="module")
-def other_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("other-redis")) as other:
-        yield other.url
+def old_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with EmbeddedRedis(tmp_path_factory.mktemp("old-redis")) as server:
+        yield server.url
 
 
-def test_everything_arrives_as_it_was(live_app: Flask, empty_redis: str, other_url: str) -> None:
-    with Redis.from_url(empty_redis) as at, Redis.from_url(other_url) as to:
-        at.flushdb()
-        to.flushdb()
+@pytest.fixture(scope="module")
+def new_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with EmbeddedRedis(tmp_path_factory.mktemp("new-redis")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def runner(old_url: str, new_url: str) -> FlaskCliRunner:
+    """Commands of the application that is on the old Redis; the new one is empty."""
+    for url in (old_url, new_url):
+        with Redis.from_url(url) as redis:
+            redis.flushdb()
+    return create_app("testing", {"REDIS_URL": old_url}).test_cli_runner()
+
+
+def test_everything_arrives_as_it_was(runner: FlaskCliRunner, old_url: str, new_url: str) -> None:
+    with Redis.from_url(old_url) as at, Redis.from_url(new_url) as to:
         for command in DATA:
             at.execute_command(*command)
 
-        result = live_app.test_cli_runner().invoke(args=["copy-redis", "here", other_url])
+        result = runner.invoke(args=["copy-redis", "here", new_url])
 
         assert result.output == f"{len(DATA)} keys copied.\n"
         assert to.get("string") == b"\xff binary"
@@ -49,21 +61,20 @@ def test_everything_arrives_as_it_was(live_app: Flask, empty_redis: str, other_u
 
 
 def test_a_redis_that_is_in_use_is_not_written_to(
-    live_app: Flask, empty_redis: str, other_url: str
+    runner: FlaskCliRunner, old_url: str, new_url: str
 ) -> None:
-    with Redis.from_url(other_url) as to:
-        to.flushdb()
+    with Redis.from_url(new_url) as to:
         to.set("string", "kept")
 
-        result = live_app.test_cli_runner().invoke(args=["copy-redis", empty_redis, other_url])
+        result = runner.invoke(args=["copy-redis", old_url, new_url])
 
         assert result.exit_code == 1
         assert "--overwrite" in result.output
         assert to.get("string") == b"kept"
 
 
-def test_what_is_no_address_is_refused(live_app: Flask, other_url: str) -> None:
-    result = live_app.test_cli_runner().invoke(args=["copy-redis", "ftp://:secret@host", other_url])
+def test_what_is_no_address_is_refused(runner: FlaskCliRunner, new_url: str) -> None:
+    result = runner.invoke(args=["copy-redis", "ftp://:secret@host", new_url])
 
     assert result.exit_code == 1
     assert "is no address" in result.output

@@ -10,10 +10,9 @@ from typing import Any
 import click
 from flask import current_app
 from flask.cli import with_appcontext
+from flask_background import connect_redis, with_tls_rule, without_password
 from redis import Redis
 from redis.exceptions import RedisError
-
-from flask_background import connect_redis, with_tls_rule, without_password
 
 #: By type: how to read a value, and how to write it again. The arguments: client, key and value.
 _TYPES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
