@@ -83,9 +83,9 @@ def _site(scheme: str) -> str:
     """Return nginx' file for the site."""
     text = text_of(f"nginx/host-{scheme}.conf")
     if is_address(settings["domain"]):
-        # Clients name no address in their handshake: the site takes those that name nothing.
-        others, start, site = text.rpartition("\nserver {")
-        text = others + start + site.replace(" ssl;", " ssl default_server;")
+        # Clients name no address in their handshake: who names nothing must get the certificate.
+        certificate = f"ssl_certificate {_TLS}/fullchain.pem; ssl_certificate_key {_TLS}/privkey.pem;"
+        text = text.replace("ssl_reject_handshake on;", certificate)
     return text
 
 
