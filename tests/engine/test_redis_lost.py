@@ -106,7 +106,7 @@ def test_a_worker_waits_for_redis_to_send_a_task(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path / "later")
     server.start()
     app = Flask("patient")
-    app.config["REDIS_URL"] = server.url
+    app.config.update(REDIS_URL=server.url, SECRET_KEY="key")
     patient = FlaskCelery(app)
     patient.be_patient()
     task = patient.task(sample_app.nothing)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sample_app
@@ -33,8 +34,11 @@ def socket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield path
 
 
-def test_tasks_travel_over_a_unix_socket(socket: Path, start: StartCluster) -> None:
-    settings = {"REDIS_URL": f"unix://:secret@{socket}?db=3"}
+def test_tasks_travel_over_a_unix_socket(
+    socket: Path, start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    password = urlsplit(own_redis.url).password
+    settings = {"REDIS_URL": f"unix://:{password}@{socket}?db=3"}
     start(settings, "cluster", workers=1)
     with create_app(settings).app_context():
         assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
@@ -56,9 +60,9 @@ def test_tasks_travel_over_a_unix_socket(socket: Path, start: StartCluster) -> N
     ],
 )
 def test_celery_has_its_own_spelling_of_a_unix_socket(given: str, spelled: str) -> None:
-    celery = FlaskCelery(Flask("spelled"))
-    celery.flask_app.config["REDIS_URL"] = given
-    celery.init_app(celery.flask_app)
+    app = Flask("spelled")
+    app.config.update(REDIS_URL=given, SECRET_KEY="key")
+    celery = FlaskCelery(app)
 
     assert celery.conf.broker_url == celery.conf.result_backend == spelled
 
