@@ -213,7 +213,9 @@ def test_threads_that_come_at_once_share_one_client(monkeypatch: pytest.MonkeyPa
         return connect_redis(*args, **kwargs)
 
     monkeypatch.setattr(core, "connect_redis", connect_together)
-    own = FlaskCelery(Flask("threads"))
+    app = Flask("threads")
+    app.secret_key = "secret"
+    own = FlaskCelery(app)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: own.redis, range(2))
