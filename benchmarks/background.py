@@ -1,4 +1,4 @@
-"""Measure the background layer of a generated project beside plain Celery, in one run.
+"""Measure the engine of a generated project beside plain Celery, in one run.
 
     uv run python benchmarks/background.py            # prints the table
     uv run python benchmarks/background.py --write    # and keeps it in benchmarks/results/
@@ -69,10 +69,10 @@ for _ in range(rounds):
 print(json.dumps(found))
 """
 
-APP = f"""
+APP = """
 import os
 from flask import Flask
-from {PACKAGE}.background import FlaskCelery
+from flask_background import FlaskCelery
 celery = FlaskCelery()
 def plus(x, y):
     return x + y
@@ -81,7 +81,7 @@ def registered(x, y):
     return x + y
 def create_app():
     app = Flask(__name__)
-    app.config["REDIS_URL"] = os.environ["REDIS_URL"]
+    app.config.update(REDIS_URL=os.environ["REDIS_URL"], SECRET_KEY="of the benchmark")
     app.config["CELERY_LOG_LEVEL"] = "error"
     celery.init_app(app)
     return app
@@ -111,7 +111,7 @@ def main() -> None:
     print(table)
     if arguments.write:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(f"# The background layer beside plain Celery\n\n{table}\n")
+        RESULTS.write_text(f"# The engine beside plain Celery\n\n{table}\n")
 
 
 def speed(project: Path, url: str) -> list[str]:
@@ -180,7 +180,7 @@ def redis_server(project: Path) -> Iterator[str]:
     """Run the project's own embedded Redis for the time of the measurement."""
     code = (
         "import sys; from pathlib import Path\n"
-        f"from {PACKAGE}.dev.redis_server import EmbeddedRedis\n"
+        "from devtools.dev.redis_server import EmbeddedRedis\n"
         "with EmbeddedRedis(Path('instance/bench')) as redis:\n"
         "    print(redis.url, flush=True); sys.stdin.read()\n"
     )

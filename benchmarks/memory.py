@@ -44,8 +44,8 @@ MOST = 1.5  # times what was held after a third
 WIDTH = 50  # characters of the longest bar
 
 OURS = f"""
-from {PACKAGE} import create_app as create_project, activity
-from {PACKAGE}.extensions import celery, redis
+from {PACKAGE} import create_app as create_project
+from {PACKAGE}.extensions import celery
 def work(number):
     if number % 100 == 99:
         raise ValueError(f"Number {{number}} is one of those that fail.")
@@ -54,14 +54,13 @@ def create_app():
     return create_project(overrides={{"CELERY_SUBMIT_PACKAGES": [__name__]}})
 def connect():
     create_app().app_context().push()
-    return redis.client
+    return celery.redis
 def send(number):
     celery.submit(work, number)
 def waiting(client):
     return sum(celery.queue_lengths().values())
 def ended(client):
-    counters = activity.counters().items()
-    return sum(int(count) for name, count in counters if name.startswith("ended|"))
+    return sum(sum(task.ended.values()) for task in celery.task_statistics())
 def worker():
     return celery.heartbeats()[0].pid
 """

@@ -243,10 +243,11 @@ class Stack:
         wait_until(lambda: self.redis_says("PING") == "+PONG", START, "Redis")
 
     def _make_redis_command(self) -> list[str]:
-        module = "my_app.dev.redis_server"
+        module = "devtools.dev.redis_server"
         program = (
             f"import json; from {module} import server_command; from pathlib import Path; "
-            f"print(json.dumps(server_command({self._ports['redis']}, Path('data').absolute())))"
+            "data = Path('data').absolute(); data.mkdir(exist_ok=True); "
+            f"print(json.dumps(server_command({self._ports['redis']}, 'x', data)))"
         )
         said = subprocess.run(
             [self._python, "-c", program],
@@ -257,7 +258,8 @@ class Stack:
             check=True,
         ).stdout
         command: list[str] = json.loads(said)
-        return command
+        # One scenario sets a password; the others need none.
+        return [*command, "--dir", str(self.folder / "data"), "--requirepass", ""]
 
     def redis_says(self, *command: str, password: str = "") -> str | None:
         """Send one command to Redis and return the first line of the answer; None for silence."""

@@ -88,7 +88,7 @@ def run(project: Path, folder: Path, scenario: Scenario, kind: str) -> Outcome:
 
 def dead_letters(stack: Stack) -> int:
     """Return how many tasks were given up."""
-    return int((stack.redis_says("HLEN", "background:dead") or ":0")[1:])
+    return int((stack.redis_says("ZCARD", "my_app:background:dead:order") or ":0")[1:])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import support
 
 PATIENCE = 120.0  # seconds; reached only when something is broken
 LOOK = 0.2  # seconds between two looks
@@ -130,37 +129,3 @@ def processes_in(folder: Path) -> list[str]:
         except OSError:
             continue  # it has ended meanwhile
     return found
-
-
-class RedisServer:
-    """The Redis of a project, on a port of its own, for a test to start and stop."""
-
-    def __init__(self, project: Path, data: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._project = project
-        self._code = (
-            "import sys; from pathlib import Path\n"
-            f"from {support.DEFAULT_SLUG}.dev.redis_server import EmbeddedRedis\n"
-            f"with EmbeddedRedis(Path({str(data)!r}), port={self.port}):\n"
-            "    print('up', flush=True); sys.stdin.read()\n"
-        )
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Start it; its data is that of the last time."""
-        self._process = subprocess.Popen(
-            [self._project / ".venv" / "bin" / "python", "-c", self._code],
-            cwd=self._project,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout
-        assert self._process.stdout.readline() == "up\n", "Redis did not start."
-
-    def stop(self) -> None:
-        """Stop it, if it runs."""
-        if self._process is not None:
-            self._process.communicate()
-            self._process = None

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import support
-from targets.stack import PATIENCE, RedisServer, Stack, free_port, processes_in, running
+from devtools.dev.redis_server import EmbeddedRedis
+from targets.stack import PATIENCE, Stack, free_port, processes_in, running
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +108,10 @@ def test_ctrl_c_stops_everything_and_leaves_no_process(demo: Stack) -> None:
 def test_redis_goes_away_and_comes_back(generated: Path, tmp_path: Path) -> None:
     """Without Redis each request has a clear answer; with it, all goes on by itself."""
     port = free_port()
-    redis = RedisServer(generated, tmp_path / "redis")
+    redis = EmbeddedRedis(tmp_path / "redis")
+    redis.start()
     variables = {"REDIS_URL": redis.url, "MANIFEST_INTERVAL": "2"}
     command = ["uv", "run", "--quiet", "flask", "dev", "--no-reload", "--port", str(port)]
-    redis.start()
     try:
         with running(command, generated, tmp_path, port, variables) as stack:
             _run_a_task(stack)

@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 import support
+from devtools.dev.redis_server import EmbeddedRedis
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from targets.browser import Process, Visitor, axe_source, axe_violations, launch
-from targets.stack import PATIENCE, RedisServer, free_port
+from targets.stack import PATIENCE, free_port
 
 TOKEN = "a-token-that-only-the-tests-of-the-page-know"
 IMAGES = support.ROOT / "docs" / "images"
@@ -40,7 +41,7 @@ class Site:
     project: Path
     url: str
     closed_url: str
-    redis: RedisServer
+    redis: EmbeddedRedis
     web: Process
     worker: Process
     logs: Path
@@ -69,7 +70,8 @@ def answers(url: str) -> bool:
 def site(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Start the project: Redis, a worker, and two web servers on the same data."""
     folder = tmp_path_factory.mktemp("page")
-    redis = RedisServer(generated, folder / "redis")
+    redis = EmbeddedRedis(folder / "redis")
+    redis.start()
     ports = {"development": free_port(), "production": free_port()}
     shared = {
         "REDIS_URL": redis.url,
@@ -98,7 +100,6 @@ def site(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         folder / "worker.log",
         {**shared, "FLASK_CONFIG": "development"},
     )
-    redis.start()
     processes = [*web.values(), worker]
     try:
         for process in processes:
@@ -276,12 +277,12 @@ def test_who_signs_in_can_run_a_failed_task_again(visit: Visit) -> None:
 
 
 def test_a_message_that_no_worker_can_read_is_shown_as_given_up(visit: Visit, site: Site) -> None:
-    in_redis(site, "client.lpush('default', 'no message at all')")
+    in_redis(site, "client.lpush(f'{KEYS}default', 'no message at all')")
     with visit() as visitor:
         visitor.page.goto("/")
         given_up = section(visitor.page, "Given up")
         expect(given_up).to_contain_text("a message", timeout=SLOW)
-    in_redis(site, "client.delete('background:dead', 'background:dead:order')")
+    in_redis(site, "client.delete(f'{KEYS}background:refused')")
 
 
 def test_wrong_tokens_are_refused_and_limited(visit: Visit) -> None:
@@ -396,19 +397,20 @@ def age_heartbeats(site: Site) -> None:
     in_redis(
         site,
         """
-for name, record in client.hgetall("background:workers").items():
+for name, record in client.hgetall(f"{KEYS}background:workers").items():
     at, _, said = record.decode().partition(" ")
-    client.hset("background:workers", name, f"{float(at) - 120} {said}")
+    client.hset(f"{KEYS}background:workers", name, f"{float(at) - 120} {said}")
 """,
     )
 
 
 def in_redis(site: Site, code: str) -> None:
-    """Run code with a ``client`` of the Redis; the project has the library for it."""
+    """Run code with a ``client`` of the Redis, and KEYS, with which the project's keys begin."""
     support.succeed(
         site.project / ".venv" / "bin" / "python",
         "-c",
-        f"import json, redis\nclient = redis.Redis.from_url({site.redis.url!r})\n{code}",
+        f"import json, redis\nclient = redis.Redis.from_url({site.redis.url!r})\n"
+        f"KEYS = {support.DEFAULT_SLUG + ':'!r}\n{code}",
         cwd=site.project,
     )
 
@@ -562,7 +564,7 @@ def test_pictures(visit: Visit, site: Site, tmp_path: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wide = {"width": 1280, "height": 800}
     # Without what the other tests left in the lists
-    in_redis(site, f"client.delete('{support.DEFAULT_SLUG}:recent', 'background:failures')")
+    in_redis(site, "client.delete(f'{KEYS}recent', f'{KEYS}background:failures')")
     with visit(viewport=wide) as visitor:
         page = visitor.page
         sign_in(page, TOKEN)
