@@ -180,7 +180,7 @@ def redis_server(project: Path) -> Iterator[str]:
     """Run the project's own embedded Redis for the time of the measurement."""
     code = (
         "import sys; from pathlib import Path\n"
-        f"from {PACKAGE}.dev.redis_server import EmbeddedRedis\n"
+        "from devtools.dev.redis_server import EmbeddedRedis\n"
         "with EmbeddedRedis(Path('instance/bench')) as redis:\n"
         "    print(redis.url, flush=True); sys.stdin.read()\n"
     )

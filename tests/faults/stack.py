@@ -243,10 +243,10 @@ class Stack:
         wait_until(lambda: self.redis_says("PING") == "+PONG", START, "Redis")
 
     def _make_redis_command(self) -> list[str]:
-        module = "my_app.dev.redis_server"
         program = (
-            f"import json; from {module} import server_command; from pathlib import Path; "
-            f"print(json.dumps(server_command({self._ports['redis']}, Path('data').absolute())))"
+            "import json; from devtools.dev.redis_server import server_command; "
+            "from pathlib import Path; data = Path('data').absolute(); "
+            f"print(json.dumps(server_command({self._ports['redis']}, '', data)))"
         )
         said = subprocess.run(
             [self._python, "-c", program],

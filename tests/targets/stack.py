@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import support
 
 PATIENCE = 120.0  # seconds; reached only when something is broken
 LOOK = 0.2  # seconds between two looks
@@ -133,17 +132,16 @@ def processes_in(folder: Path) -> list[str]:
 
 
 class RedisServer:
-    """The Redis of a project, on a port of its own, for a test to start and stop."""
+    """The Redis of a project, for a test to start and stop; its address stays the same."""
 
     def __init__(self, project: Path, data: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = ""
         self._project = project
         self._code = (
             "import sys; from pathlib import Path\n"
-            f"from {support.DEFAULT_SLUG}.dev.redis_server import EmbeddedRedis\n"
-            f"with EmbeddedRedis(Path({str(data)!r}), port={self.port}):\n"
-            "    print('up', flush=True); sys.stdin.read()\n"
+            "from devtools.dev.redis_server import EmbeddedRedis\n"
+            f"with EmbeddedRedis(Path({str(data)!r})) as redis:\n"
+            "    print(redis.url, flush=True); sys.stdin.read()\n"
         )
         self._process: subprocess.Popen[str] | None = None
 
@@ -157,7 +155,8 @@ class RedisServer:
             text=True,
         )
         assert self._process.stdout
-        assert self._process.stdout.readline() == "up\n", "Redis did not start."
+        self.url = self._process.stdout.readline().strip()
+        assert self.url, "Redis did not start."
 
     def stop(self) -> None:
         """Stop it, if it runs."""

@@ -108,9 +108,9 @@ def test_redis_goes_away_and_comes_back(generated: Path, tmp_path: Path) -> None
     """Without Redis each request has a clear answer; with it, all goes on by itself."""
     port = free_port()
     redis = RedisServer(generated, tmp_path / "redis")
+    redis.start()
     variables = {"REDIS_URL": redis.url, "MANIFEST_INTERVAL": "2"}
     command = ["uv", "run", "--quiet", "flask", "dev", "--no-reload", "--port", str(port)]
-    redis.start()
     try:
         with running(command, generated, tmp_path, port, variables) as stack:
             _run_a_task(stack)

@@ -70,6 +70,7 @@ def site(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Start the project: Redis, a worker, and two web servers on the same data."""
     folder = tmp_path_factory.mktemp("page")
     redis = RedisServer(generated, folder / "redis")
+    redis.start()
     ports = {"development": free_port(), "production": free_port()}
     shared = {
         "REDIS_URL": redis.url,
@@ -98,7 +99,6 @@ def site(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         folder / "worker.log",
         {**shared, "FLASK_CONFIG": "development"},
     )
-    redis.start()
     processes = [*web.values(), worker]
     try:
         for process in processes:
