@@ -1,17 +1,22 @@
 """What stands in for Redis on Windows behaves as Celery needs it; tested on every system."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from devtools.dev.redis_server import EmbeddedRedis, running_url
 from redis import Redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
+from redis.retry import Retry
 
 pytest.importorskip("fakeredis", reason="needs the development dependency fakeredis")
 
 WAIT = 30.0  # seconds; reached only when something is broken
+ONCE = Retry(NoBackoff(), 0)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,36 @@ def redis(server: EmbeddedRedis) -> Iterator[Redis]:
 def test_it_is_found_while_it_runs(server: EmbeddedRedis) -> None:
     assert running_url(Path(server.data_dir).parent) == server.url
     assert not server.persistent
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_nobody_uses_it_without_the_password(server: EmbeddedRedis, protocol: int) -> None:
+    parts = urlsplit(server.url)
+    for password in (None, "", "wrong"):
+        with (
+            Redis(
+                port=parts.port or 0, password=password, protocol=protocol, retry=ONCE
+            ) as stranger,
+            pytest.raises((AuthenticationError, ResponseError)),
+        ):
+            stranger.ping()
+    with Redis.from_url(server.url, protocol=protocol) as owner:
+        assert owner.ping()
+
+
+@pytest.mark.parametrize(
+    "said", [b"PING\r\n", b"*1\r\n$4\r\nPING\r\n*1\r\n$8\r\nFLUSHALL\r\n", b"\r\n", b"*x\r\n",
+             b"*2\r\n$4\r\nAUTH\r\n$5\r\nwrong\r\n", b"*-1\r\n", b"GET / HTTP/1.1\r\n\r\n"],
+)  # fmt: skip
+def test_what_comes_before_the_password_does_nothing(server: EmbeddedRedis, said: bytes) -> None:
+    with Redis.from_url(server.url) as owner:
+        owner.set("kept", "yes")
+        with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), WAIT) as line:
+            line.sendall(said)
+            line.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: line.recv(1000), b""))
+        assert answer == b"" or {part[:1] for part in answer.splitlines()} == {b"-"}
+        assert owner.get("kept") == b"yes"
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 8_000_000])

@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from devtools.dev import processes
 from devtools.dev.processes import Changed, ProcessManager, Program, Stop
 from devtools.dev.screen import Output
 from flask_background import Child
@@ -247,6 +249,38 @@ def test_a_program_that_failed_starts_again_with_the_next_change(window: Window)
     assert manager.run([program("web", "raise SystemExit(3)")]) == 0
     said = "dev | web ended with exit code 3. It starts again when a file changes."
     assert window.lines.count(said) == 2
+
+
+@posix_only
+@pytest.mark.parametrize("reload", [True, False])
+def test_a_program_that_was_killed_starts_again_by_itself(
+    window: Window, tmp_path: Path, reload: bool
+) -> None:
+    manager = manage(window, ["web"], reload=reload)
+    killed = tmp_path / "killed"
+    code = (
+        f"import os, pathlib, signal, time; killed = pathlib.Path({str(killed)!r})\n"
+        "if not killed.exists(): killed.touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "print('up again', flush=True); time.sleep(600)"
+    )
+    window.on("up again", lambda: manager.post(Stop()))
+    assert manager.run([program("web", code)]) == 0
+    assert "dev | web was ended by SIGKILL. It starts again." in window.lines
+
+
+@posix_only
+def test_a_program_that_is_killed_each_time_waits_between_two_starts(window: Window) -> None:
+    manager = manage(window, ["web"])
+    moments: list[float] = []
+
+    def note(_: Child) -> None:
+        moments.append(time.monotonic())
+        if len(moments) == 2:
+            manager.post(Stop())
+
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert manager.run([program("web", code)], note) == 0
+    assert moments[1] - moments[0] >= processes.PAUSE
 
 
 def test_without_reload_the_end_of_one_stops_the_rest(window: Window) -> None:

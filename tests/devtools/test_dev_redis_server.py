@@ -14,10 +14,14 @@ import pytest
 from devtools.dev import redis_server
 from devtools.dev.redis_server import EmbeddedRedis, RedisStartError, running_url
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.retry import Retry
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such server for Windows")
 
 WAIT = 30.0  # seconds; reached only when something is broken
+ONCE = Retry(NoBackoff(), 0)
 
 
 @pytest.fixture
@@ -43,6 +47,52 @@ def test_it_is_set_up_for_a_queue_and_for_this_machine_only(server: EmbeddedRedi
         asked = ["bind", "appendonly", "save", "maxmemory-policy", "protected-mode"]
         said = redis.config_get(*asked)
     assert [said[name] for name in asked] == ["127.0.0.1", "yes", "", "noeviction", "yes"]
+
+
+def test_nobody_uses_it_without_the_password(server: EmbeddedRedis) -> None:
+    """Another account of the machine reaches the port; it does not know what is in instance/."""
+    parts = urlsplit(server.url)
+    assert parts.port and parts.password and len(parts.password) >= 32
+    for password in (None, "", "wrong"):
+        with (
+            Redis(port=parts.port, password=password, retry=ONCE) as stranger,
+            pytest.raises((AuthenticationError, ResponseError)),
+        ):
+            stranger.ping()
+
+
+def test_only_its_owner_can_read_the_password_and_the_data(server: EmbeddedRedis) -> None:
+    password = str(urlsplit(server.url).password)
+    holders = [path for path in server.data_dir.parent.rglob("*")
+               if path.is_file() and password in path.read_text(errors="replace")]  # fmt: skip
+    assert server.record_file in holders
+    assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
+    assert server.data_dir.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_list_of_processes_does_not_tell_the_password(server: EmbeddedRedis) -> None:
+    password = str(urlsplit(server.url).password).encode()
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert password not in process.read_bytes()
+        except OSError:
+            continue  # it has ended
+
+
+def test_the_redis_of_the_version_before_is_found_and_followed(tmp_path: Path) -> None:
+    """It had no password; the next start gives it one."""
+    with EmbeddedRedis(tmp_path / "redis") as old:
+        url = old.url
+        with Redis.from_url(url) as redis:
+            redis.config_set("requirepass", "")
+        bare = f"redis://127.0.0.1:{urlsplit(url).port}/0"
+        write_record(tmp_path, bare, os.getpid())
+        assert running_url(tmp_path) == bare
+    write_record(tmp_path, bare, ended_pid())
+    with EmbeddedRedis(tmp_path / "redis") as new:
+        assert urlsplit(new.url).password
+        assert urlsplit(new.url).port == urlsplit(url).port
 
 
 def test_data_and_port_are_the_same_after_a_restart(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`flask dev` as a whole, on a small project: it starts, reloads and stops cleanly."""
 
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -89,13 +90,14 @@ def dev(project: Path, request: pytest.FixtureRequest) -> Iterator[Dev]:
         running.wait()
 
 
-def processes_in(folder: Path) -> list[str]:
+def processes_in(folder: Path) -> dict[int, str]:
     """What runs with this working folder or one below it (Linux; elsewhere nothing is found)."""
-    found = []
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").readlink().is_relative_to(folder):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+                text = (process / "cmdline").read_text()
+                found[int(process.name)] = text.replace("\0", " ")
         except OSError:
             continue  # it has ended meanwhile, or belongs to somebody else
     return found
@@ -132,7 +134,22 @@ def test_it_runs_reloads_and_stops(dev: Dev, project: Path) -> None:
     assert dev.wait() == 0
     assert dev.lines[-1].endswith("Stopped.")
     assert running_url(dev.instance) is None
-    assert processes_in(project) == []
+    assert processes_in(project) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("dev", [""], ids=["valkey"], indirect=True)
+def test_a_killed_worker_comes_back_without_an_edit(dev: Dev, project: Path) -> None:
+    line = dev.wait_for("worker", " ready")
+    # Its guard has the command behind its own name.
+    clusters = [
+        number
+        for number, command in processes_in(project).items()
+        if "celery cluster" in command and "guard.py" not in command
+    ]
+    os.kill(min(clusters), signal.SIGKILL)
+    line = dev.wait_for("dev ", "worker was ended by SIGKILL. It starts again.", after=line)
+    dev.wait_for("worker", " ready", after=line)
 
 
 def test_a_second_one_in_the_same_project_is_refused(dev: Dev, project: Path) -> None:
@@ -149,4 +166,4 @@ def test_everything_stops_when_redis_ends(dev: Dev, project: Path) -> None:
         redis.shutdown()
     assert dev.wait() == 1
     assert any("redis ended with exit code 0. Stopping the rest." in line for line in dev.lines)
-    assert processes_in(project) == []
+    assert processes_in(project) == {}

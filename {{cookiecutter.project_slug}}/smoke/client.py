@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,13 +74,23 @@ class Answer:
 
 
 class Client:
-    """Speaks to one deployment. Follows no redirect, tries nothing twice."""
+    """Speaks to one deployment. Follows no redirect, tries nothing twice.
+
+    With ``connect`` it speaks to that address, wherever DNS leads the name in the base URL; the
+    server still hears the name, as ``Host`` and in the handshake of TLS.
+    """
 
     def __init__(
-        self, base_url: str, token: str = "", ca_file: str | None = None, insecure: bool = False
+        self,
+        base_url: str,
+        token: str = "",
+        ca_file: str | None = None,
+        insecure: bool = False,
+        connect: str | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self.token = token
+        self.address = connect or self.host
+        self.token = token if self.is_private else ""
         self.ca_file = ca_file
         self.insecure = insecure
         self.patience = PATIENCE
@@ -89,6 +100,16 @@ class Client:
     def uses_tls(self) -> bool:
         """Whether the deployment is spoken to over HTTPS."""
         return self.base_url.startswith("https://")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can read what is sent: over TLS, or within this machine."""
+        if self.uses_tls or self.address == "localhost":
+            return True
+        try:
+            return ip_address(self.address).is_loopback
+        except ValueError:
+            return False
 
     @property
     def host(self) -> str:
@@ -153,14 +174,23 @@ class Client:
             time.sleep(0.2)
 
     def _send(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        place = urlsplit(url)
+        target = url
+        if place.hostname == self.host != self.address:
+            headers = {"Host": place.netloc, **headers}
+            address = f"[{self.address}]" if ":" in self.address else self.address
+            port = f":{place.port}" if place.port else ""
+            target = place._replace(netloc=f"{address}{port}").geturl()
         try:
-            found = self._http.request(method, url, body=body, headers=headers, redirect=False)
+            found = self._http.request(method, target, body=body, headers=headers, redirect=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{method} {url} got no answer: {error}") from error
         return Answer(f"{method} {url}", found.status, found.headers, found.data)
 
     def _pool(self) -> urllib3.PoolManager:
         options: dict[str, Any] = {"timeout": TIMEOUT, "retries": False}
+        if self.address != self.host:
+            options["server_hostname"] = self.host
         if self.insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
             options["cert_reqs"] = "CERT_NONE"

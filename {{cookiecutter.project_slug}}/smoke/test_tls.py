@@ -37,7 +37,7 @@ def test_the_connection_is_modern(client: Client) -> None:
     _, _, port = client.base_url.removeprefix("https://").partition("/")[0].partition(":")
     context = ssl.create_default_context(cafile=client.ca_file)
     with (
-        socket.create_connection((client.host, int(port or 443)), 10) as plain,
+        socket.create_connection((client.address, int(port or 443)), 10) as plain,
         context.wrap_socket(plain, server_hostname=client.host) as secure,
     ):
         certificate = secure.getpeercert() or {}

@@ -62,10 +62,13 @@ def get_certificate() -> None:
     command += ["--webroot", "--webroot-path", _ANSWERS]
     command += ["--server", settings["acme_server"]] if "acme_server" in settings else []
     command += ["--deploy-hook", "systemctl reload nginx"]
+    # Of all that it says when it fails, the lines with the reason
+    log = f"/run/{NAME}-certbot.log"
+    reason = f"grep -E 'Detail:|[Ee]rror' {log} | tail -n 3"
     server.shell(
         name=f"Certificate for {settings['domain']}",
         commands=[
-            shlex.join(command),
+            f"{shlex.join(command)} >{log} 2>&1 || {{ {reason}; exit 1; }}",
             *(f"ln -sfn {_LIVE}/{name} {_TLS}/{name}" for name in ("fullchain.pem", "privkey.pem")),
         ],
     )

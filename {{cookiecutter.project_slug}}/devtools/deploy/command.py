@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import tempfile
@@ -9,13 +10,14 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
 from ..application import PROJECT, package_name
 from ..smoke import run_suite
 from .git import archive, name_release
-from .server import Server
+from .server import Server, addresses_of
 from .settings import read
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -37,6 +39,12 @@ def _server(ctx: click.Context, _: click.Parameter, host: str) -> Server:
     return Server.parse(host, PROJECT, ctx.obj)
 
 
+class NoCertificate(click.ClickException):
+    """The server is set up, and the site speaks HTTP, because it has no certificate yet."""
+
+    exit_code = 3
+
+
 _host = click.argument("server", metavar="HOST", callback=_server)
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
@@ -51,15 +59,21 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 @click.option("--acme-server", metavar="URL", help="Another authority than Let's Encrypt.")
 @_dry_run
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
-    """Make HOST ready; again, and it changes only what is not as it should be."""
+    """Make HOST ready; again, and it changes only what is not as it should be.
+
+    The exit code is 3 when all is done but for the certificate.
+    """
     _need_pyinfra()
-    _check_settings(server.project, options)
+    settings = _check_settings(server.project, options)
     for name in ("certificate", "key"):
         path = options[name]
         options[name] = str(Path(path).resolve()) if path else None
     server.apply("setup", options, dry_run=dry_run)
-    if not dry_run:
-        click.echo(f"{server.name} is ready. Next: uv run flask deploy release {server}")
+    if dry_run:
+        return
+    if settings["tls"] == "certbot":
+        _get_certificate(server, settings["domain"], options)
+    click.echo(f"{server.name} is ready. Next: uv run flask deploy release {server}")
 
 
 @deploy.command()
@@ -142,8 +156,8 @@ def run(server: Server, command: tuple[str, ...]) -> None:
     )
 
 
-def _check_settings(project: Path, options: Mapping[str, str | None]) -> None:
-    """Raise ``click.UsageError`` for settings that cannot work, before anything is done."""
+def _check_settings(project: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the settings. Raises ``click.UsageError`` for those that cannot work."""
     try:
         settings = read(project, options)
     except ValueError as error:
@@ -157,6 +171,24 @@ def _check_settings(project: Path, options: Mapping[str, str | None]) -> None:
         )
     if not (project / "deploy" / settings["process_manager"]).is_dir():
         raise click.UsageError(f"This project has no folder deploy/{settings['process_manager']}.")
+    return settings
+
+
+def _get_certificate(server: Server, domain: str, options: Mapping[str, str | None]) -> None:
+    """Have the server get a certificate, unless it has one. Raises ``NoCertificate``."""
+    if server.read(f"cat /etc/{package_name()}/url").startswith("https:"):
+        return
+    if server.read(f"getent ahosts {shlex.quote(domain)} || true"):
+        with contextlib.suppress(click.ClickException):
+            server.apply("certificate", options)
+            return
+        why = f"the authority gave none for {domain}, and the lines above say why"
+    else:
+        why = f"{domain} has no DNS record yet"
+    raise NoCertificate(
+        f"{server.name} is ready, but the site speaks HTTP: {why}. When DNS leads {domain} to "
+        f"{server.address or server.name}, run the same command again; a release can come before."
+    )
 
 
 def _need_pyinfra() -> None:
@@ -171,8 +203,17 @@ def _go_back() -> str:
 
 
 def _smoke(server: Server, ca: str | None) -> int:
+    """Run the smoke suite against the server itself, wherever DNS leads; return its exit code."""
     name = package_name()
     url, _, settings = server.read(f"cat /etc/{name}/url /etc/{name}/env").partition("\n")
     tokens = [line for line in settings.splitlines() if line.startswith("API_TOKEN=")]
     token = tokens[-1].partition("=")[2].strip("\"'") if tokens else ""
-    return run_suite(url, token, ["--ca", ca] if ca else [])
+    arguments = ["--ca", ca] if ca else []
+    if server.address:
+        arguments += ["--connect", server.address]
+        domain = urlsplit(url).hostname or ""
+        leads = addresses_of(domain)
+        if not leads & addresses_of(server.address):
+            to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
+            click.echo(f"Notice: {domain} {to}. The checks go to {server.address} all the same.")
+    return run_suite(url, token, arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -55,18 +56,32 @@ class Server:
         return ["ssh", "-p", str(self.port), *config]
 
     @cached_property
+    def _settings(self) -> dict[str, str]:
+        """What ssh's own settings say of the server, by their names in lower case."""
+        done = subprocess.run(  # noqa: S603
+            [*self._ssh, "-G", f"{self.user}@{self.name}"],
+            check=False,
+            text=True,
+            capture_output=True,
+        )
+        lines = (line.partition(" ") for line in done.stdout.splitlines())
+        return {name: value for name, _, value in lines}
+
+    @property
     def host_key_rule(self) -> str:
         """What becomes of a server whose key ssh does not know: what the user's settings say.
 
         If they say nothing, which ssh calls "ask", the key is remembered.
         """
-        address = f"{self.user}@{self.name}"
-        done = subprocess.run(  # noqa: S603
-            [*self._ssh, "-G", address], check=False, text=True, capture_output=True
-        )
-        said = re.search(r"^stricthostkeychecking (\S+)$", done.stdout, re.MULTILINE)
-        rule = said[1] if said else "ask"
+        rule = self._settings.get("stricthostkeychecking", "ask")
         return {"ask": "accept-new", "true": "yes", "false": "no"}.get(rule, rule)
+
+    @property
+    def address(self) -> str:
+        """Where the server is reached, a name or a number; empty if the way leads over another."""
+        if {"proxycommand", "proxyjump"} & self._settings.keys():
+            return ""
+        return self._settings.get("hostname", self.name)
 
     def ssh(self, command: str, *, terminal: bool = False) -> list[str]:
         """Return the command line that runs a shell command there, as root."""
@@ -111,3 +126,12 @@ class Server:
         line += [self.name, f"deploy/vps/{steps}.py"]
         if subprocess.run(line, cwd=self.project, check=False).returncode != 0:  # noqa: S603
             raise click.ClickException(f"{steps} stopped on {self.name}; the lines above say why.")
+
+
+def addresses_of(name: str) -> set[str]:
+    """Return the addresses to which a name leads from here; none if nobody knows it."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    return {str(address[0]) for *_, address in found}

@@ -93,6 +93,7 @@ class FakeRedisServer(TcpFakeServer):
         """Listen on `port` of 127.0.0.1; 0 takes a free one, see `server_address`."""
         super().__init__(("127.0.0.1", port))
         self.password = password.encode()
+        self.fake_server.config[b"requirepass"] = self.password  # what AUTH compares with
         self.RequestHandlerClass = Handler
         self.daemon_threads = True
 

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ STOP_SIGNALS = [
 ]
 # Seconds between a graceful stop and the kill: more than `flask celery cluster` allows itself.
 GRACE = 40.0
+# Seconds from one start to the next of a program that signals end.
+PAUSE = 3.0
 # Windows runs signal handlers only between two waits.
 LONGEST_WAIT = 0.5 if sys.platform == "win32" else None
 
@@ -42,6 +46,13 @@ class Exited:
 
 
 @dataclass(frozen=True)
+class Due:
+    """A program that a signal ended has waited long enough: start it again."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Changed:
     """Files have changed: restart."""
 
@@ -55,7 +66,7 @@ class Stop:
     failure: str = ""
 
 
-Event = Exited | Changed | Stop
+Event = Exited | Due | Changed | Stop
 
 
 class ProcessManager:
@@ -63,7 +74,8 @@ class ProcessManager:
 
     A program that ends by itself is reported. It starts again with the next change, for most often
     a mistake in the code ended it, and starting the same code again would only repeat the mistake.
-    Without reload no change will come, so its end stops the rest.
+    Without reload no change will come, so its end stops the rest. One that a signal ended (memory
+    was short, or somebody killed it) is not to blame, and starts again by itself.
     """
 
     def __init__(
@@ -89,6 +101,7 @@ class ProcessManager:
         self._programs: dict[str, Program] = {}
         self._on_start: Callable[[Child], None] | None = None
         self._children: dict[str, Child] = {}
+        self._started_at: dict[str, float] = {}
         self._restarting: set[str] = set()
         # A signal handler may put into a SimpleQueue whatever the interrupted code was doing.
         self._events: SimpleQueue[Event] = SimpleQueue()
@@ -135,6 +148,13 @@ class ProcessManager:
                 case Exited(child) if child.name in self._restarting:
                     self._restarting.discard(child.name)
                     self._start(child.name)
+                case Due(name) if name not in self._children:
+                    self._start(name)
+                case Due():
+                    continue  # a change came first
+                case Exited(child) if signal_of(child):
+                    del self._children[child.name]
+                    self._start_later(child)
                 case Exited(child):
                     del self._children[child.name]
                     end = f"{child.name} ended with exit code {child.returncode}"
@@ -149,8 +169,17 @@ class ProcessManager:
             except Empty:
                 continue
 
+    def _start_later(self, child: Child) -> None:
+        """Start a program that a signal ended again: at once, unless it began just now."""
+        wait = max(0.0, self._started_at[child.name] + PAUSE - time.monotonic())
+        self._output.own(f"{child.name} was ended by {signal_of(child)}. It starts again.")
+        timer = threading.Timer(wait, self.post, [Due(child.name)])
+        timer.daemon = True
+        timer.start()
+
     def _start(self, name: str) -> None:
         program = self._programs[name]
+        self._started_at[name] = time.monotonic()
         child = self._children[name] = Child(
             name,
             program.command,
@@ -202,3 +231,11 @@ class ProcessManager:
         finally:
             for number, action in former.items():
                 signal.signal(number, action)
+
+
+def signal_of(child: Child) -> str:
+    """Name the signal that ended a program, such as SIGKILL; empty if it ended by itself."""
+    try:
+        return signal.Signals((child.returncode or 0) - 128).name
+    except ValueError:
+        return ""

