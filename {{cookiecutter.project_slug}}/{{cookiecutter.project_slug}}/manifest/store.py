@@ -30,7 +30,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Change:
-    """A new version: what was before (None: it is the first), and some top-level keys that differ."""
+    """A new version, the old one (None: it is the first), and some top-level keys that differ."""
 
     old: str | None
     new: str
