@@ -58,6 +58,7 @@ def stream():
             time.sleep(1)
     return Response(events(), mimetype="text/event-stream")
 """
+TOKEN = "measuring-" + "t" * 32
 
 
 @dataclass
@@ -215,7 +216,7 @@ def start_task(url: str, duration: float) -> str:
     request = urllib.request.Request(
         f"{url}/api/v1/start-task",
         data=json.dumps({"duration": duration}).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return str(answer.headers["Location"])
@@ -244,7 +245,7 @@ def run(folder: Path) -> list[str]:
     settings = {
         "REDIS_URL": redis.url,
         "SECRET_KEY": "measuring-" + "k" * 32,
-        "API_TOKEN": "measuring-" + "t" * 32,
+        "API_TOKEN": TOKEN,
         "FLASK_APP": PACKAGE,
         "FLASK_CONFIG": "production",
         "FLASK_SKIP_DOTENV": "1",

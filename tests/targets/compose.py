@@ -103,6 +103,7 @@ class Stack:
                 "HTTPS_PORT": str(self.tls_port),
                 "DOMAIN_NAME": "localhost",
                 "REDIS_PASSWORD": secrets.token_hex(16),
+                "PUBLIC_DEMO": "yes",
             }
         settings |= {"RATELIMIT_ENQUEUE": f"{RATE} per minute", **self.settings}
         with (self.project / ".env").open("a") as env:

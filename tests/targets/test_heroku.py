@@ -73,8 +73,10 @@ class Site:
         return self.request("GET", "/readyz")[0] == 200
 
     def start_task(self, duration: float) -> str | None:
-        """Start a task; return its id, or None if it was not accepted."""
-        status, _, body = self.request("POST", "/api/v1/start-task", {"duration": duration})
+        """Start a task as an operator; return its id, or None if it was not accepted."""
+        token = f"Bearer {self.heroku.config['API_TOKEN']}"
+        body = {"duration": duration}
+        status, _, body = self.request("POST", "/api/v1/start-task", body, Authorization=token)
         return str(json.loads(body)["task_id"]) if status == 202 else None
 
     def state(self, task_id: str) -> str:
@@ -93,6 +95,7 @@ def site(
     store = KeyValueStore(folder)
     heroku = Heroku(project, folder, store, free_port())
     heroku.config["RATELIMIT_ENQUEUE"] = "100000 per minute"
+    heroku.config |= {"PUBLIC_DEMO": "yes", "PUBLIC_DASHBOARD": "yes"}
     try:
         with (
             Router(folder, heroku.port, tls=True) as router,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import urlencode
+
+import pytest
 
 from .client import Answer, Client
 
@@ -13,7 +17,25 @@ ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 def start(client: Client, duration: float, fail: bool = False) -> str:
     """Start the demo task and return the path of its state."""
-    return accepted(client.post(START, data={"duration": duration, "fail": fail}))
+    body = {"duration": duration, "fail": fail}
+    return accepted(client.post(START, data=body, token=client.token))
+
+
+def sign_in(client: Client) -> dict[str, str]:
+    """Sign in with the API token; return the headers of a form that the same browser sends."""
+    page = client.get("/sign-in")
+    if page.status == 403:
+        pytest.skip("signing in wants https://")
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page.expect(200).text)
+    assert found, f"{page} has no token against forged forms."
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Cookie": page.headers["Set-Cookie"].partition(";")[0],
+    }
+    body = urlencode({"token": client.token, "csrf_token": found[1]}).encode()
+    answer = client.post("/sign-in", body=body, headers=headers)
+    assert answer.status == 303, f"{answer}: the API token was refused."
+    return headers | {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
 
 
 def accepted(answer: Answer) -> str:

@@ -25,11 +25,11 @@ def test_a_worker_has_beaten_lately(client: Client) -> None:
     """The worker's sign of life is fresh, and it serves a queue."""
 
     def fresh() -> list[str] | None:
-        workers = client.get("/api/v1/workers").expect(200).json()
+        workers = client.numbers("/api/v1/workers").json()
         alive = [worker for worker in workers if worker["heartbeat_age"] < 15]
         return [queue for worker in alive for queue in worker["queues"]] or None
 
     served = client.wait_for("A fresh sign of life of a worker", fresh)
-    waiting = client.get("/api/v1/queues").expect(200).json()
+    waiting = client.numbers("/api/v1/queues").json()
     unserved = sorted(set(waiting) - set(served))
     assert not unserved, f"No worker serves the queues {unserved}."

@@ -34,7 +34,7 @@ def test_the_assets_of_the_page_load(client: Client) -> None:
 
 def test_the_page_keeps_itself_up_to_date(client: Client) -> None:
     """What the first page shows can be asked for again, and the server says when."""
-    answer = client.get("/live")
+    answer = client.get("/live", token=client.token)
     if answer.status == 403:
         pytest.skip("the page shows its numbers only to those who are signed in")
     assert answer.expect(200).headers.get("ETag"), f"{answer} has no ETag."

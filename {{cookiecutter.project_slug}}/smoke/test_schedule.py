@@ -18,7 +18,7 @@ LATE = 60
 
 def read(client: Client) -> tuple[list[dict[str, Any]], datetime]:
     """Return the schedule, and what time it is where it was read."""
-    answer = client.get("/api/v1/schedule").expect(200)
+    answer = client.numbers("/api/v1/schedule")
     date = answer.headers.get("Date")
     return answer.json(), parsedate_to_datetime(date) if date else datetime.now(UTC)
 

@@ -7,6 +7,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from {{ cookiecutter.project_slug }} import config, create_app
+
 ODD_IDS = [
     "nothing-like-this",
     "00000000-0000-4000-8000-000000000000",
@@ -156,3 +158,14 @@ def test_the_sites_own_page_can_post_here(client: FlaskClient) -> None:
     response = client.post("/api/v1/schedule", headers={"Origin": "http://localhost"})
 
     assert response.status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/sign-in", "/nothing", "/api/v1/queues", "/healthz"])
+def test_a_host_that_is_not_ours_is_refused(path: str) -> None:
+    hosts = config.load("testing", environ={"TRUSTED_HOSTS": "app.example, .app.example"})
+    client = create_app("testing", {"TRUSTED_HOSTS": hosts["TRUSTED_HOSTS"]}).test_client()
+
+    check_problem(client.get(path, base_url="https://evil.example"), 400)
+    check_problem(client.get(path, headers={"Host": "app.example.evil.example"}), 400)
+    for ours in ("https://app.example", "https://www.app.example", "http://127.0.0.1:8000"):
+        assert client.get(path, base_url=ours).status_code != 400

@@ -13,7 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from flask import Flask
 from flask.testing import FlaskClient
 
-from {{ cookiecutter.project_slug }} import create_app
+from {{ cookiecutter.project_slug }} import config, create_app
 
 START = "/api/v1/start-task"
 
@@ -25,7 +25,6 @@ BAD_BODIES = [
     (b"null", "must be a JSON object"),
     (b"[3]", "must be a JSON object"),
     (b'"duration"', "must be a JSON object"),
-    (b"{}", "'duration' must be a number"),
     (b'{"duration": "3"}', "'duration' must be a number"),
     (b'{"duration": true}', "'duration' must be a number"),
     (b'{"duration": null}', "'duration' must be a number"),
@@ -60,6 +59,53 @@ def test_a_task_is_accepted_and_its_address_told(client: FlaskClient) -> None:
         "result": "Task completed in 0 seconds",
         "error": None,
     }
+
+
+def test_a_task_takes_five_seconds_unless_told_otherwise(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+    started = client.post(START, json={})
+
+    assert started.status_code == 202
+    state = client.get(started.headers["Location"]).json
+    assert state and state["result"] == "Task completed in 5 seconds"
+
+
+@pytest.fixture
+def production() -> FlaskClient:
+    """A stranger on a server in production."""
+    environ = {"SECRET_KEY": "k" * 40, "API_TOKEN": "t" * 40, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    settings = config.load("production", environ=environ)
+    eager = {"CELERY_TASK_ALWAYS_EAGER": True, "SESSION_COOKIE_SECURE": False}
+    return create_app("testing", settings | eager).test_client()
+
+
+def test_in_production_only_operators_keep_the_workers_busy(production: FlaskClient) -> None:
+    token = {"Authorization": f"Bearer {production.application.config['API_TOKEN']}"}
+
+    refused = production.post(START, json={"duration": 0})
+    assert refused.status_code == 401
+    assert refused.content_type == "application/problem+json"
+    assert production.post("/tasks", data={"duration": "0"}).status_code == 401
+    assert "<form" not in production.get("/").text
+    assert production.post(START, json={"duration": 0}, headers=token).status_code == 202
+
+    production.get("/sign-in")
+    with production.session_transaction() as session:
+        form = {"token": "t" * 40, "csrf_token": session["csrf"]}
+    production.post("/sign-in", data=form)
+    assert production.post(START, json={"duration": 0}).status_code == 202
+    assert production.post("/tasks", data={"duration": "0"}).status_code == 303
+
+
+def test_a_setting_opens_the_demo_for_short_tasks(production: FlaskClient) -> None:
+    production.application.config["PUBLIC_DEMO"] = True
+
+    assert production.post(START, json={"duration": 0}).status_code == 202
+    assert production.post(START, json={"duration": 31}).status_code == 400
+    assert production.post("/tasks", data={"duration": "31"}).status_code == 400
 
 
 def test_a_failed_task_is_an_answer_with_its_error(client: FlaskClient) -> None:

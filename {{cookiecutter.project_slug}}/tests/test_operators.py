@@ -79,6 +79,31 @@ def test_the_cookie_is_for_this_site_and_its_server_only(app: Flask) -> None:
         assert part in cookie
 
 
+def test_who_knows_the_token_is_not_locked_out_by_a_neighbour_who_guesses() -> None:
+    settings = {"RATELIMIT_ENABLED": True, "RATELIMIT_SIGN_IN": "2 per hour"}
+    limited = create_app("testing", settings)
+    neighbour = limited.test_client()
+    assert [sign_in(neighbour, "wrong") for _ in range(3)] == [401, 401, 429]
+
+    assert sign_in(limited.test_client(), limited.config["API_TOKEN"]) == 303
+
+
+def test_a_network_of_ipv6_guesses_as_often_as_one_address() -> None:
+    settings = {"RATELIMIT_ENABLED": True, "RATELIMIT_SIGN_IN": "2 per hour"}
+    limited = create_app("testing", settings)
+
+    def guess(address: str) -> int:
+        client = limited.test_client()
+        client.environ_base["REMOTE_ADDR"] = address
+        return sign_in(client, "wrong")
+
+    assert [guess(f"2001:db8:1:2::{host:x}") for host in range(3)] == [401, 401, 429]
+    assert guess("2001:db8:1:3::1") == 401
+    assert [guess(f"::ffff:192.0.2.{host}") for host in range(3)] == [401, 401, 401]
+    assert [guess(address) for address in ("192.0.2.9", "::ffff:192.0.2.9", "")] == [401, 401, 401]
+    assert guess("192.0.2.9") == 429
+
+
 @pytest.mark.parametrize("path", ["/tasks/run-again", "/sign-out"])
 def test_an_operators_forms_are_refused_to_others(client: FlaskClient, path: str) -> None:
     assert client.post(path, data={"task_id": "x"}).status_code == 403
@@ -92,6 +117,27 @@ def test_a_closed_page_shows_no_numbers(closed: FlaskClient) -> None:
     assert "live.js" not in page.text
     assert "Redis cannot be reached" not in page.text
     assert closed.get("/live").status_code == 403
+
+
+@pytest.mark.parametrize("name", ["workers", "queues", "schedule"])
+def test_the_api_shows_no_numbers_where_the_page_does_not(closed: FlaskClient, name: str) -> None:
+    token = {"Authorization": f"Bearer {closed.application.config['API_TOKEN']}"}
+
+    assert closed.get(f"/api/v1/{name}").status_code == 403
+    assert closed.get(f"/api/v1/{name}", headers=token).status_code == 503  # there is no Redis
+
+
+def test_in_production_the_token_is_not_asked_for_over_http(closed: FlaskClient) -> None:
+    plain, secure = "http://app.example", "https://app.example"
+    page = closed.get("/sign-in", base_url=plain)
+    closed.get("/sign-in", base_url=secure)
+    with closed.session_transaction(base_url=secure) as session:
+        form = {"token": closed.application.config["API_TOKEN"], "csrf_token": session["csrf"]}
+
+    assert page.status_code == 403
+    assert "<form" not in page.text
+    assert closed.post("/sign-in", data=form, base_url=plain).status_code == 403
+    assert closed.post("/sign-in", data=form, base_url=secure).status_code == 303
 
 
 def test_a_closed_page_opens_for_an_operator(closed: FlaskClient) -> None:

@@ -86,6 +86,10 @@ class Config:
         self.LOG_FORMAT = self._choice("LOG_FORMAT", "text", "json")
         {% endif %}
         self.TRUSTED_PROXIES = self._integer("TRUSTED_PROXIES", 0, low=0, high=10)
+        # The names under which the application is reached; others are answered with 400.
+        hosts = self._text("TRUSTED_HOSTS").replace(",", " ").split()
+        # Health checks come from this machine.
+        self.TRUSTED_HOSTS = [*hosts, "localhost", "127.0.0.1", "[::1]"] if hosts else None
         self.RATELIMIT_ENQUEUE = self._rate("RATELIMIT_ENQUEUE", "60 per minute")
         self.RATELIMIT_SIGN_IN = self._rate("RATELIMIT_SIGN_IN", "5 per minute; 30 per hour")
         # Whether the page shows its numbers to everybody, or to those who signed in.
@@ -103,6 +107,8 @@ class Config:
         self.CELERY_RESULT_EXPIRES = self._integer("CELERY_RESULT_EXPIRES", 3600, low=60)
         {% if cookiecutter.include_examples == "yes" %}
 
+        # Whether everybody may start the example task, or operators only.
+        self.PUBLIC_DEMO = self._choice("PUBLIC_DEMO", "yes", "no") == "yes"
         self.MANIFEST_URL = self._web_url("MANIFEST_URL")
         self.MANIFEST_INTERVAL = self._integer("MANIFEST_INTERVAL", 300, low=1)
         self.SLACK_WEBHOOK_URL = self._web_url("SLACK_WEBHOOK_URL")
@@ -168,7 +174,11 @@ class Production(Config):
     """On a server: refuses to start without its own secrets."""
 
     SESSION_COOKIE_SECURE = True
+    {% if cookiecutter.include_examples == "yes" %}
+    defaults: ClassVar[dict[str, str]] = {"PUBLIC_DASHBOARD": "no", "PUBLIC_DEMO": "no"}
+    {% else %}
     defaults: ClassVar[dict[str, str]] = {"PUBLIC_DASHBOARD": "no"}
+    {% endif %}
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__(environ)
@@ -204,11 +214,7 @@ class Testing(Config):
             self.REDIS_URL = "redis://127.0.0.1:1/0"
 
 
-CHOICES: dict[str, type[Config]] = {
-    "development": Development,
-    "production": Production,
-    "testing": Testing,
-}
+CHOICES = {choice.__name__.lower(): choice for choice in (Development, Production, Testing)}
 
 
 def load(

@@ -1,6 +1,7 @@
 """Read the JSON body of a request. Whatever a client sends ends in a value or in a clear 4xx."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from flask import request
@@ -29,7 +30,7 @@ def json_object(*allowed: str) -> dict[str, Any]:
     return body
 
 
-def number(body: dict[str, Any], name: str, low: float, high: float) -> float:
+def number(body: Mapping[str, Any], name: str, low: float, high: float) -> float:
     """Return the number ``body[name]``, between ``low`` and ``high``. Raises ``BadRequest``."""
     value = body.get(name)
     # bool is a kind of int in Python, but not a number to the person who sent it.
@@ -38,7 +39,7 @@ def number(body: dict[str, Any], name: str, low: float, high: float) -> float:
     return value
 
 
-def flag(body: dict[str, Any], name: str) -> bool:
+def flag(body: Mapping[str, Any], name: str) -> bool:
     """Return the boolean ``body[name]``, False if it is missing. Raises ``BadRequest``."""
     value = body.get(name, False)
     if not isinstance(value, bool):

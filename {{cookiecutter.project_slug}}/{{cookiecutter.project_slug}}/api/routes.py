@@ -10,6 +10,7 @@ from flask_background import TaskInfo
 from werkzeug.exceptions import Conflict, NotFound
 
 from ..extensions import celery
+from ..web.operators import require_numbers
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -61,6 +62,7 @@ def cancel(task_id: str) -> None:
 
 
 @bp.get("/schedule")
+@require_numbers
 def schedule() -> Response:
     """List what runs by schedule, with the last and the next time."""
     return jsonify(
@@ -79,12 +81,14 @@ def schedule() -> Response:
 
 
 @bp.get("/queues")
+@require_numbers
 def queues() -> Response:
     """Say how many tasks wait in each queue."""
     return jsonify(celery.queue_lengths())
 
 
 @bp.get("/workers")
+@require_numbers
 def workers() -> Response:
     """List the workers, with the seconds since each one's last sign of life."""
     return jsonify(

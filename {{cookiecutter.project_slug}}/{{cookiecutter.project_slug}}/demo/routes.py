@@ -1,6 +1,9 @@
 """Two ways to start the demo task: ``POST /api/v1/start-task`` and the form of the page."""
 
-from flask import Blueprint, request
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
@@ -8,21 +11,28 @@ from ..api.body import flag, json_object, number
 from ..api.routes import accepted
 from ..extensions import celery, limit_enqueue
 from ..main.routes import show_task
+from ..web.operators import may_see_details, refuse_strangers
 from .tasks import long_task
 
 bp = Blueprint("demo", __name__)
 
-#: Longest duration that can be asked for, in seconds.
-LONGEST = 3600
+#: Longest duration that can be asked for, in seconds; in production, by those who are no operators.
+LONGEST, LONGEST_FOR_STRANGERS = 3600, 30
+
+
+@bp.before_request
+def refuse_strangers_in_production() -> None:
+    """Let only operators keep the workers busy, unless ``PUBLIC_DEMO`` lets everybody."""
+    if not current_app.config["PUBLIC_DEMO"]:
+        refuse_strangers()
 
 
 @bp.post("/api/v1/start-task")
 @limit_enqueue
 def start_task() -> ResponseReturnValue:
-    """Start the task: ``{"duration": seconds, "fail": false}``. Answers 202 with its id."""
-    body = json_object("duration", "fail")
-    duration = number(body, "duration", low=0, high=LONGEST)
-    return accepted(long_task.delay(duration, flag(body, "fail")).id)
+    """Start the task: ``{"duration": 5, "fail": false}``. Answers 202 with its id."""
+    body = {"duration": 5, **json_object("duration", "fail")}
+    return accepted(long_task.delay(_duration(body), flag(body, "fail")).id)
 
 
 @bp.app_template_global()
@@ -38,7 +48,7 @@ def start_task_by_form() -> ResponseReturnValue:
     """Start the task from the page's form, and show it."""
     text = request.form.get("duration", "")
     try:
-        duration = number({"duration": float(text)}, "duration", low=0, high=LONGEST)
+        duration = _duration({"duration": float(text)})
     except ValueError:
         raise BadRequest(f"The duration {text[:20]!r} is not a number of seconds.") from None
     queue = request.form.get("queue") or demo_queues()[0]
@@ -46,3 +56,8 @@ def start_task_by_form() -> ResponseReturnValue:
         raise BadRequest(f"No worker serves the queue {queue[:50]!r}.")
     task = long_task.apply_async((duration, "fail" in request.form), queue=queue)
     return show_task(task.id)
+
+
+def _duration(body: Mapping[str, Any]) -> float:
+    high = LONGEST if may_see_details() else LONGEST_FOR_STRANGERS
+    return number(body, "duration", low=0, high=high)

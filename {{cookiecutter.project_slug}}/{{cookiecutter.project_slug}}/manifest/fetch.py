@@ -1,21 +1,24 @@
-"""Fetch the manifest: bounded in time and size, and only if it changed."""
+"""Fetch the manifest: bounded in time and size, and only if it changed.
+
+Its host is trusted with nothing: the whole ends after ``DEADLINE`` seconds however slowly the
+answer comes, and a redirect to another host may not lead into a private network.
+"""
 
 import json
+import socket
+import ssl
 import time
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from io import BufferedReader, RawIOBase
+from ipaddress import ip_address
 from typing import Any, NoReturn
+from urllib.parse import urljoin, urlsplit
 
-import urllib3
-
-#: Seconds for one connect, for one wait for data, and for all of it.
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 10.0
-DEADLINE = 30.0
-
-#: Most bytes, counted after decompression.
-MAX_BYTES = 1024 * 1024
-
-_CHUNK = 64 * 1024
+#: Seconds for one connect, and for all of it.
+CONNECT_TIMEOUT, DEADLINE = 5.0, 30.0
+#: Bytes of an answer, characters of a version, and redirects: the most that are taken.
+MAX_BYTES, MAX_VERSION, MAX_REDIRECTS = 1024 * 1024, 100, 3
 
 
 class FetchError(Exception):
@@ -26,16 +29,8 @@ class Unreachable(FetchError):
     """The host did not answer, not in time, or said that it is ill. It may get better."""
 
 
-class BadAnswer(FetchError):
-    """The host answered with something else than the manifest."""
-
-
-class TooLarge(FetchError):
-    """The answer is larger than ``MAX_BYTES``."""
-
-
 class NotAManifest(FetchError):
-    """The answer is not a JSON object with a ``version``."""
+    """The host answered with something that is no manifest."""
 
 
 @dataclass(frozen=True)
@@ -49,49 +44,40 @@ class Fetched:
 
 
 def fetch(
-    url: str,
-    etag: str | None = None,
-    last_modified: str | None = None,
-    *,
-    deadline: float = DEADLINE,
-    read_timeout: float = READ_TIMEOUT,
+    url: str, etag: str | None = None, last_modified: str | None = None, deadline: float = DEADLINE
 ) -> Fetched | None:
     """Get the manifest at ``url``; None if it is still the one of ``etag`` or ``last_modified``.
 
-    ``deadline`` and ``read_timeout`` are seconds. Raises a ``FetchError``.
+    ``deadline`` is in seconds. Raises a ``FetchError``.
     """
-    headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-    if etag:
-        headers["If-None-Match"] = etag
-    if last_modified:
-        headers["If-Modified-Since"] = last_modified
+    conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    headers = {name: value for name, value in conditions.items() if value}
     ends = time.monotonic() + deadline
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read_timeout)
-    redirects_only = urllib3.Retry(3, connect=0, read=0, status=0, other=0)
-    with urllib3.PoolManager(timeout=timeout, retries=redirects_only) as http:
-        try:
-            response = http.request("GET", url, headers=headers, preload_content=False)
-            try:
-                if response.status == 304:
-                    return None
-                _check_status(response.status)
-                body = _read(response, ends)
-            finally:
-                response.close()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            # Not the whole text: it repeats the address, which may hold a secret.
-            reason = str(getattr(error, "reason", None) or error).rpartition(": ")[2]
-            raise Unreachable(f"The manifest's host cannot be reached: {reason}") from error
+    try:
+        with _ask(url, headers, ends) as response:
+            status, body = response.status, response.read(MAX_BYTES + 1)
+    except (OSError, HTTPException, ValueError) as error:
+        # Not the text of every error: it may repeat the address, which may hold a secret.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise Unreachable(f"The manifest's host cannot be reached: {reason}.") from error
+    if status == 304:
+        return None
+    if status >= 500 or status == 429:
+        raise Unreachable(f"The manifest's host answered {status}.")
+    if status != 200:
+        raise NotAManifest(f"The manifest's host answered {status}, not 200.")
     found = response.headers
     return parse(body, _sendable(found.get("ETag")), _sendable(found.get("Last-Modified")))
 
 
 def parse(body: bytes, etag: str | None = None, last_modified: str | None = None) -> Fetched:
     """Make a manifest of the bytes of an answer. Raises ``NotAManifest``."""
+    if len(body) > MAX_BYTES:
+        raise NotAManifest(f"The manifest is larger than {MAX_BYTES} bytes.")
     try:
         manifest = json.loads(body, parse_constant=_refuse_constant)
-        # 1e999 becomes infinite, which JSON cannot carry on.
-        json.dumps(manifest, allow_nan=False)
+        # 1e999 becomes infinite, and "\ud800" is half a letter: neither can be passed on.
+        json.dumps(manifest, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise NotAManifest(f"The manifest is not valid JSON: {error}.") from error
     if not isinstance(manifest, dict):
@@ -99,26 +85,79 @@ def parse(body: bytes, etag: str | None = None, last_modified: str | None = None
     version = manifest.get("version")
     if isinstance(version, bool) or not isinstance(version, str | int | float) or version == "":
         raise NotAManifest("The manifest has no version: a text or a number under 'version'.")
+    if len(str(version)) > MAX_VERSION or not str(version).isprintable():
+        raise NotAManifest(f"The version is not a line of at most {MAX_VERSION} characters.")
     return Fetched(str(version), manifest, etag, last_modified)
 
 
-def _check_status(status: int) -> None:
-    if status >= 500 or status == 429:
-        raise Unreachable(f"The manifest's host answered {status}.")
-    if status != 200:
-        raise BadAnswer(f"The manifest's host answered {status}, not 200.")
+def _ask(url: str, headers: dict[str, str], ends: float) -> HTTPResponse:
+    """Send the request and follow redirects; return the answer, its body unread."""
+    own = urlsplit(url).netloc
+    for _ in range(MAX_REDIRECTS + 1):
+        parts = urlsplit(url)
+        connection = HTTPConnection(parts.netloc.rpartition("@")[2])
+        connection.sock = _connect(url, ends, public=parts.netloc != own)
+        target = parts._replace(scheme="", netloc="", path=parts.path or "/", fragment="").geturl()
+        connection.request("GET", target, headers=headers | {"Connection": "close"})
+        response = HTTPResponse(connection.sock, method="GET")
+        response.begin()
+        location = response.headers.get("Location")
+        if location is None or response.status not in (301, 302, 303, 307, 308):
+            return response
+        response.close()
+        url = urljoin(url, location)
+    raise Unreachable(f"The manifest's host redirects more than {MAX_REDIRECTS} times.")
 
 
-def _read(response: urllib3.BaseHTTPResponse, ends: float) -> bytes:
-    """Read the body; a host that sends a byte now and then must not hold the worker."""
-    body = bytearray()
-    while chunk := response.read1(_CHUNK):
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise TooLarge(f"The manifest is larger than {MAX_BYTES} bytes.")
-        if time.monotonic() > ends:
-            raise Unreachable("The manifest's host took too long to send it.")
-    return bytes(body)
+def _connect(url: str, ends: float, public: bool) -> Any:
+    """Connect to a URL's host, with TLS for https; ``public``: not inside a private network."""
+    parts = urlsplit(url)
+    port = {"http": 80, "https": 443}.get(parts.scheme)
+    if port is None or not parts.hostname:
+        raise NotAManifest("The manifest's host redirects to what is no address of the web.")
+    # Connect to the address that was checked: a second look-up could give another one.
+    address = str(socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)[0][4][0])
+    if public and not ip_address(address).is_global:
+        raise NotAManifest("The manifest's host redirects into a private network.")
+    timeout = min(CONNECT_TIMEOUT, _left(ends))
+    connected = socket.create_connection((address, parts.port or port), timeout)
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        connected = context.wrap_socket(connected, server_hostname=parts.hostname)
+    return _Bounded(connected, ends)
+
+
+class _Bounded(RawIOBase):
+    """A socket for ``http.client`` that gives up at a moment, ``ends`` (``time.monotonic``).
+
+    A time-out of a socket's own would begin anew with each byte that comes.
+    """
+
+    def __init__(self, connected: socket.socket, ends: float) -> None:
+        self._socket, self._ends = connected, ends
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def makefile(self, mode: str) -> BufferedReader:
+        return BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._socket.settimeout(_left(self._ends))
+        return self._socket.recv_into(buffer)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def _left(ends: float) -> float:
+    if (left := ends - time.monotonic()) <= 0:
+        raise TimeoutError(0, "it took too long")
+    return left
 
 
 def _sendable(header: str | None) -> str | None:

@@ -7,12 +7,10 @@ import json
 
 import urllib3
 
-from .store import Change
+from .store import KEYS, Change
 
 #: Seconds for the connect, and for the answer.
 TIMEOUT = 5.0
-
-_MOST_KEYS = 20
 
 
 class NotTold(Exception):
@@ -25,8 +23,8 @@ def message(change: Change) -> str:
         return f"The manifest is watched now. Its version is {change.new}."
     text = f"The manifest changed from version {change.old} to {change.new}."
     if change.keys:
-        more = ", …" if len(change.keys) > _MOST_KEYS else ""
-        text += f" Changed: {', '.join(change.keys[:_MOST_KEYS])}{more}."
+        more = ", …" if len(change.keys) > KEYS else ""
+        text += f" Changed: {', '.join(change.keys[:KEYS])}{more}."
     return text
 
 

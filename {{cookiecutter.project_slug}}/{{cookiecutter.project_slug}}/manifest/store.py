@@ -12,8 +12,8 @@ from ..extensions import celery
 from .fetch import Fetched
 
 #: How many past versions are remembered, without their content; and how many changes wait for
-#: Slack, if it takes none for long.
-HISTORY = 20
+#: Slack, if it takes none for long. Each names some of its keys, shortened.
+HISTORY, KEYS, KEY_LENGTH = 20, 20, 100
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Change:
-    """A new version: what it was before (None: it is the first) and which top-level keys differ."""
+    """A new version, the old one (None: it is the first), and some top-level keys that differ."""
 
     old: str | None
     new: str
@@ -111,10 +111,13 @@ def mark_told(change: Change) -> None:
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Name the top-level keys that were added, removed or changed, but for ``version``."""
-    keys = (old.keys() | new.keys()) - {"version"}
-    missing = object()
-    return sorted(key for key in keys if old.get(key, missing) != new.get(key, missing))
+    """Name the top-level keys that were added, removed or changed, but for ``version``.
+
+    There may be one more than ``KEYS``: it tells that there are more.
+    """
+    keys, missing = sorted((old.keys() | new.keys()) - {"version"}), object()
+    changed = [key for key in keys if old.get(key, missing) != new.get(key, missing)]
+    return [key[:KEY_LENGTH] for key in changed[: KEYS + 1]]
 
 
 def _note_check(pipeline: Any, at: str, error: str) -> None:

@@ -62,9 +62,6 @@ class TextFormatter(logging.Formatter):
     written as ``\\n``, and the lines of a traceback are indented.
     """
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(process_name)s %(name)s: %(message)s")
-
     def format(self, record: logging.LogRecord) -> str:
         """Write a record."""
         record.message = record.getMessage()
@@ -88,7 +85,9 @@ def _printable(text: str) -> str:
 
 #: By LOG_FORMAT.
 FORMATTERS: dict[str, Callable[[], logging.Formatter]] = {
-    "text": TextFormatter,
+    "text": lambda: TextFormatter(
+        "%(asctime)s %(levelname)-7s %(process_name)s %(name)s: %(message)s"
+    ),
     "json": lambda: JsonFormatter(
         ["levelname", "name", "message", "process_name"],
         rename_fields={"levelname": "level", "name": "logger", "process_name": "process"},

@@ -5,7 +5,6 @@ nothing of it is lost when one restarts.
 """
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from itertools import accumulate
 from math import inf
 
@@ -21,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
 
 from ..extensions import celery
-from ..web.operators import require_token
+from ..web.operators import refuse_strangers
 
 bp = Blueprint("metrics", __name__)
 
@@ -29,19 +28,9 @@ bp = Blueprint("metrics", __name__)
 @bp.get("/metrics")
 def metrics() -> Response:
     """Answer a scrape. It needs the API token, except on a developer's own machine."""
-    if current_app.config["CONFIG_NAME"] == "development" and _from_this_machine():
-        return _exposition()
-    return require_token(_exposition)()
-
-
-def _from_this_machine() -> bool:
-    try:
-        return ip_address(request.remote_addr or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _exposition() -> Response:
+    at_home = request.remote_addr in ("127.0.0.1", "::1")
+    if current_app.config["CONFIG_NAME"] != "development" or not at_home:
+        refuse_strangers()
     return Response(generate_latest(Collector()), content_type=CONTENT_TYPE_LATEST)
 
 

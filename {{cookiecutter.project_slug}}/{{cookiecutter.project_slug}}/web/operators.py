@@ -38,8 +38,8 @@ def proof_of_token() -> str:
 
 
 def is_operator() -> bool:
-    """Tell whether the request comes from a browser that signed in."""
-    return hmac.compare_digest(str(session.get("operator", "")), proof_of_token())
+    """Tell whether the request carries the API token, or comes from a browser that signed in."""
+    return has_token() or hmac.compare_digest(str(session.get("operator", "")), proof_of_token())
 
 
 def may_see_numbers() -> bool:
@@ -73,41 +73,45 @@ def refuse_forged_form() -> None:
         raise Forbidden("This form is too old. Load the page again, then send it once more.")
 
 
+def refuse_strangers() -> None:
+    """Raise ``Unauthorized`` (401) unless the request is an operator's."""
+    if not is_operator():
+        raise Unauthorized(
+            "Sign in, or send the header Authorization: Bearer with the API token.",
+            www_authenticate=WWWAuthenticate("bearer", {"realm": current_app.name}),
+        )
+
+
+def require_token[**P, R](view: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a view of the API: 401 for those who are no operators."""
+    return _after(refuse_strangers, view)
+
+
 def require_operator[**P, R](view: Callable[P, R]) -> Callable[P, R]:
     """Decorate the view of an operator's form: 403 for others, and for a forged form."""
 
-    @wraps(view)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+    def refuse() -> None:
         if not is_operator():
             raise Forbidden("Only somebody who is signed in may do this.")
         refuse_forged_form()
-        return view(*args, **kwargs)
 
-    return guarded
+    return _after(refuse, view)
 
 
 def require_numbers[**P, R](view: Callable[P, R]) -> Callable[P, R]:
     """Decorate a view that shows numbers: 403 for those who may not see them."""
 
-    @wraps(view)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+    def refuse() -> None:
         if not may_see_numbers():
-            raise Forbidden("Only somebody who is signed in may see this.")
-        return view(*args, **kwargs)
+            raise Forbidden("Only operators may see this: sign in, or send the API token.")
 
-    return guarded
+    return _after(refuse, view)
 
 
-def require_token[**P, R](view: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a view of the API so that it answers 401 without the API token."""
-
+def _after[**P, R](check: Callable[[], None], view: Callable[P, R]) -> Callable[P, R]:
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not has_token():
-            raise Unauthorized(
-                "This needs the header Authorization: Bearer with the API token.",
-                www_authenticate=WWWAuthenticate("bearer", {"realm": current_app.name}),
-            )
+        check()
         return view(*args, **kwargs)
 
     return guarded

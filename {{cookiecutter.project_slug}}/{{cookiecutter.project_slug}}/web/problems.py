@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from flask import Flask, Response, current_app, g, jsonify, render_template, request
+from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 from flask_background import BrokerUnavailable, reason_of
 from flask_limiter import RateLimitExceeded
@@ -67,8 +68,11 @@ def problem(
 
 
 def wants_json() -> bool:
-    """Tell whether the client is a program: by the path, or because it prefers JSON."""
-    if request.path.startswith(_JSON_PATHS):
+    """Tell whether the client is a program: by the path, or because it prefers JSON.
+
+    Whoever asks for a host that is not ours gets no page, for its links would lead nowhere.
+    """
+    if request.path.startswith(_JSON_PATHS) or request_ctx.url_adapter is None:
         return True
     accepted = request.accept_mimetypes
     as_json = max(accepted["application/json"], accepted["application/problem+json"])

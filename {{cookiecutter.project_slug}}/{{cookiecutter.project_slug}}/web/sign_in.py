@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from flask import (
     Blueprint,
-    Response,
     current_app,
     redirect,
     render_template,
@@ -17,9 +16,12 @@ from flask import (
     url_for,
 )
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import Forbidden
 
 from ..extensions import limiter
 from . import operators
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 bp = Blueprint("operators", __name__)
 bp.add_app_template_global(operators.csrf_token)
@@ -38,21 +40,27 @@ def add_operator() -> dict[str, Callable[[], bool]]:
 @bp.get("/sign-in")
 def sign_in_form() -> ResponseReturnValue:
     """Show the form, or the first page to somebody who is signed in."""
+    _refuse_plain_http()
     if operators.is_operator():
         return redirect(url_for("main.index"))
     return render_template("operators/sign-in.html")
 
 
-def _was_wrong(response: Response) -> bool:
-    return response.status_code == 401
+def _sends_the_token() -> bool:
+    return operators.is_token(request.form.get("token", "").strip())
 
 
 @bp.post("/sign-in")
-@limiter.limit(lambda: str(current_app.config["RATELIMIT_SIGN_IN"]), deduct_when=_was_wrong)
+@limiter.limit(lambda: str(current_app.config["RATELIMIT_SIGN_IN"]), exempt_when=_sends_the_token)
 def sign_in() -> ResponseReturnValue:
-    """Take the API token and begin a session. Wrong tokens are limited, right ones are not."""
+    """Take the API token and begin a session.
+
+    Wrong tokens are limited, the right one is not: who shares an address with somebody that guesses
+    can still sign in. Tokens of 32 characters are not guessed.
+    """
+    _refuse_plain_http()
     operators.refuse_forged_form()
-    if not operators.is_token(request.form.get("token", "").strip()):
+    if not _sends_the_token():
         current_app.logger.warning("Somebody tried to sign in with a wrong token.")
         return render_template("operators/sign-in.html", wrong=True), 401
     session.clear()
@@ -67,3 +75,10 @@ def sign_out() -> ResponseReturnValue:
     operators.refuse_forged_form()
     session.clear()
     return redirect(url_for("main.index"), 303)
+
+
+def _refuse_plain_http() -> None:
+    """In production, take no token that others on the way could have read."""
+    at_home = request.host.rpartition(":")[0] in _THIS_MACHINE or request.host in _THIS_MACHINE
+    if current_app.config["CONFIG_NAME"] == "production" and not (request.is_secure or at_home):
+        raise Forbidden("Sign in over https://, or others can read the token on its way.")
