@@ -43,13 +43,13 @@ SERVER_NAMES = {
     "tss", "ubuntu", "usbmux", "users", "utmp", "uucp", "uuidd", "video", "voice",
     # Folders and files in /etc, /opt, /run, /var/lib and /var/log
     "alternatives", "apparmor", "apport", "apt", "cloud", "containerd", "credentials",
-    "credstore", "cryptsetup", "dbus", "default", "dhcp", "dpkg", "environment", "group",
+    "credstore", "cryptsetup", "dbus", "default", "dhcp", "dpkg", "environment", "group", "gss",
     "home", "hosts", "issue", "journal", "kernel", "legacy", "letsencrypt", "lock", "log",
     "logrotate", "machine", "magic", "misc", "modules", "motd", "mount", "netplan", "network",
     "networks", "opt", "pam", "perl", "pm", "private", "protocols", "provision", "python",
-    "python3", "rpc", "runit", "screen", "security", "selinux", "services", "shells", "shm",
-    "skel", "snap", "snapd", "sv", "terminfo", "tmp", "tmux", "ucf", "udev", "user", "var",
-    "wtmpdb", "x11", "xdg",
+    "python3", "rpc", "runit", "screen", "security", "selinux", "services", "setrans", "shells",
+    "shm", "skel", "snap", "snapd", "supercat", "sv", "terminfo", "tmp", "tmux", "ucf", "udev",
+    "user", "var", "wtmpdb", "x11", "xdg",
     # Units of systemd
     "basic", "bluetooth", "cron", "emergency", "exit", "final", "getty", "graphical", "halt",
     "hibernate", "initrd", "kexec", "kmod", "ldconfig", "paths", "poweroff", "printer",

@@ -199,12 +199,12 @@ def test_a_release_under_load_loses_nothing(server: Server, report: support.Repo
 
 BROKEN = {
     "raises at import": (
-        "{slug}/health.py",
+        "{slug}/ops/health.py",
         "\nimport os\n\nif os.environ.get('FLASK_CONFIG') == 'production':\n"
         "    raise RuntimeError('broken on purpose')\n",
     ),
     "fails its health check": (
-        "{slug}/health.py",
+        "{slug}/ops/health.py",
         "\n\n@bp.before_app_request\ndef refuse() -> tuple[str, int]:\n    return 'no', 500\n",
     ),
     "lacks a setting": (
@@ -222,7 +222,7 @@ BROKEN = {
         "def refuse(**_):\n    raise SystemExit('broken on purpose')\n",
     ),
     "fails the smoke suite": (
-        "{slug}/health.py",
+        "{slug}/ops/health.py",
         "\n\n@bp.after_app_request\ndef unset(response: Response) -> Response:\n"
         "    response.headers['X-Frame-Options'] = 'ALLOWALL'\n    return response\n",
     ),

@@ -87,8 +87,8 @@ def _site(scheme: str) -> str:
     text = text_of(f"nginx/host-{scheme}.conf")
     if is_address(settings["domain"]):
         # Clients name no address in their handshake: who names nothing must get the certificate.
-        certificate = f"ssl_certificate {_TLS}/fullchain.pem; ssl_certificate_key {_TLS}/privkey.pem;"
-        text = text.replace("ssl_reject_handshake on;", certificate)
+        lines = f"ssl_certificate {_TLS}/fullchain.pem;", f"ssl_certificate_key {_TLS}/privkey.pem;"
+        text = text.replace("ssl_reject_handshake on;", "\n    ".join(lines))
     return text
 
 
