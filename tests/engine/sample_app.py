@@ -13,9 +13,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, date, datetime
+from datetime import time as clock
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import redis
 from celery import Task, shared_task, signals
@@ -122,6 +126,10 @@ def length(text: str) -> int:
     return len(text)
 
 
+def repeat(text: str, times: int) -> str:
+    return text * times
+
+
 def nothing() -> None:
     pass
 
@@ -173,6 +181,69 @@ def fail_own(message: str) -> None:
 
 def fail_picky(message: str) -> None:
     raise PickyError(message, code=7)
+
+
+class SilentError(Exception):
+    """An error whose text is not among its arguments."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+
+class SilentLookupError(SilentError, LookupError):
+    """The same, of a type that could stand in for it."""
+
+
+def raise_one(kind: str) -> None:
+    """Raise what a function may raise and a plain message does not carry."""
+    errors: dict[str, BaseException] = {
+        "silent": SilentError(code=7),
+        "lookup": SilentLookupError(code=7),
+        "group": ExceptionGroup("two failed", [ValueError("one"), OSError("two")]),
+        "decimal": ValueError("too much", Decimal("1.10")),
+        "exit": SystemExit("out of paper"),
+        "interrupt": KeyboardInterrupt("by itself"),
+    }
+    raise errors[kind]
+
+
+def open_file(path: str) -> None:
+    Path(path).read_text()
+
+
+def values() -> dict[str, Any]:
+    """Return one of each that is more than JSON."""
+    return {
+        "moment": datetime(2026, 11, 20, 7, 30, tzinfo=UTC),
+        "day": date(2026, 11, 20),
+        "time": clock(7, 30),
+        "amount": Decimal("1.10"),
+        "id": UUID(int=7),
+        "bytes": b"\xff",
+        "nested": [{"amount": Decimal(2)}],
+    }
+
+
+def make(what: str) -> Any:
+    """Return what cannot be a result."""
+    made: dict[str, Any] = {"set": {1}, "type": {"__type__": "decimal", "__value__": "x"}}
+    return made[what]
+
+
+def count_up() -> Iterator[int]:
+    yield 1
+
+
+async def later() -> None:
+    pass
+
+
+async def count_later() -> AsyncIterator[int]:
+    yield 1
 
 
 def fail_unknown() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from celery import Task
 from celery.schedules import BaseSchedule, crontab
 
 from ..core import Core
@@ -29,7 +30,7 @@ def add(
     entry: dict[str, Any],
 ) -> Any:
     """Schedule a function or a task; return the task. Raises ``ValueError`` for a name twice."""
-    task = function if hasattr(function, "apply_async") else core.task(function)
+    task = function if isinstance(function, Task) else core.task(function)
     task_name = getattr(function, "name", None) or core.gen_task_name(
         function.__name__, function.__module__
     )
