@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
 from pathlib import Path
@@ -23,12 +23,23 @@ from uuid import UUID
 
 import redis
 from celery import Task, shared_task, signals
+from celery.schedules import BaseSchedule
 from celery.worker.control import inspect_command
 from flask import Flask, current_app, g, has_app_context, has_request_context
 from flask_background import FlaskCelery, connect_redis, current_task, progress
 from kombu.asynchronous import get_event_loop
 
 celery = FlaskCelery()
+
+
+class Always(BaseSchedule):
+    """A schedule that is due at every look."""
+
+    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
+        return True, 0
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
+        return timedelta(0)
 
 
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
@@ -44,6 +55,9 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
         from sample_models import db
 
         db.init_app(app)
+    if app.config.get("ALWAYS_DUE"):
+        entry = {"task": "sample_app.double", "schedule": Always(), "args": (1,)}
+        app.config["CELERY_BEAT_SCHEDULE"] = {"always": entry}
     celery.init_app(app)
     if "STOP_AT_TASK" in app.config:
         signals.task_received.connect(stop_this_worker)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import ConfigurationError
 from .workers import WorkerSpec, parse_workers
@@ -77,7 +77,7 @@ def read_options(
     )
 
 
-def is_number(value: object, least: float) -> bool:
+def is_number(value: object, least: float) -> TypeGuard[float]:
     """Tell whether a value is a number of ``least`` or more."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
 
