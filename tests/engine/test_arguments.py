@@ -74,7 +74,7 @@ def test_an_argument_that_holds_itself_is_refused(either: FlaskCelery) -> None:
     endless: list[Any] = []
     endless.append(endless)
 
-    with pytest.raises(SubmitError, match="Argument 1"):
+    with pytest.raises(SubmitError, match=r"Argument 1 is a list.*: it is circular"):
         either.submit(sample_app.echo, endless)
 
 
@@ -84,6 +84,26 @@ def test_arguments_over_the_limit_are_refused(either: FlaskCelery) -> None:
     with pytest.raises(SubmitError, match=f"{limit} are allowed .CELERY_MAX_ARGUMENT_BYTES."):
         either.submit(sample_app.nothing, "x" * limit)
     assert either.submit(sample_app.length, "x" * (limit - 2)).result(timeout=20) == limit - 2
+
+
+def test_the_limit_is_that_of_delay_too(either: FlaskCelery) -> None:
+    with pytest.raises(SubmitError, match="CELERY_MAX_ARGUMENT_BYTES"):
+        sample_app.double.delay("x" * 256 * 1024)
+    with pytest.raises(SubmitError, match="Argument 1 is a set"):
+        sample_app.double.delay({1})
+    assert sample_app.double.delay(2).id
+
+
+@pytest.mark.parametrize("sanitize", [True, False])
+def test_a_dict_that_would_be_taken_for_a_date_is_refused(sanitize: bool) -> None:
+    app = create_app({"CELERY_TASK_ALWAYS_EAGER": True, "CELERY_SANITIZE_ARGUMENTS": sanitize})
+    wrong = {"__type__": "decimal", "__value__": "1"}
+
+    with app.app_context():
+        with pytest.raises(SubmitError, match="'__type__' and '__value__' cannot be sent"):
+            celery.submit(sample_app.echo, [wrong])
+        more = wrong | {"more": 1}
+        assert celery.submit(sample_app.echo, more).result() == [[more], {}]
 
 
 def test_the_limit_is_in_the_settings() -> None:
@@ -179,7 +199,7 @@ def test_a_row_that_is_gone_fails_the_task(with_database: Flask) -> None:
 
 
 def test_data_that_looks_like_a_reference_is_refused(with_database: Flask) -> None:
-    with pytest.raises(SubmitError, match="would take it for a reference"):
+    with pytest.raises(SubmitError, match="taken for a reference"):
         celery.submit(sample_app.echo, [{"__model__": "sample_models:Person", "key": [1]}])
 
 

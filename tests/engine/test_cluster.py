@@ -94,6 +94,17 @@ def test_a_task_that_had_just_begun_at_the_stop_is_not_done_twice(
         assert celery.queue_lengths()["default"] == 0
 
 
+def test_a_schedule_that_is_always_due_does_not_keep_it_from_working_and_stopping(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    cluster = start(settings(own_redis, ALWAYS_DUE=True), "cluster", workers=1)
+    cluster.wait_for("Sending the due task always", times=10)
+
+    cluster.signal(signal.SIGTERM)
+
+    assert cluster.wait() == 0
+
+
 def test_lines_begin_with_the_name_of_their_process(
     start: StartCluster, own_redis: EmbeddedRedis
 ) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import concurrent.futures
 import threading
 from concurrent.futures import FIRST_COMPLETED, CancelledError
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import redis
 import sample_app
 from engine_support import wait_until
-from flask_background import FlaskCelery, Future, TaskError, UnknownTask
+from flask_background import BackgroundError, FlaskCelery, Future, TaskError, UnknownTask
 
 
 def test_a_future_tells_the_end_of_its_task(either: FlaskCelery) -> None:
@@ -96,6 +97,86 @@ def test_an_exception_that_cannot_be_made_again_has_a_stand_in(
     assert isinstance(error, TaskError)
     assert error.type_name == name
     assert str(error) == f"{name}: made up"
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_name", "text"),
+    [
+        ("silent", "SilentError", "SilentError: code 7"),
+        ("lookup", "SilentLookupError", "SilentLookupError: code 7"),
+        ("group", "ExceptionGroup", "two failed: ValueError('one'), OSError('two')"),
+        ("exit", "SystemExit", "SystemExit: out of paper"),
+    ],
+)
+def test_what_a_task_raised_can_be_read(
+    either: FlaskCelery, kind: str, type_name: str, text: str
+) -> None:
+    future = either.submit(sample_app.raise_one, kind)
+    error = future.exception(timeout=20)
+
+    assert isinstance(error, TaskError)
+    assert error.type_name == type_name
+    assert str(error).endswith(text)
+    assert future.info is not None
+    assert future.info.error == str(error)
+    assert future.info.error_type == type_name
+
+
+def test_a_task_that_interrupts_itself_fails(live: FlaskCelery) -> None:
+    future = live.submit(sample_app.raise_one, "interrupt")
+
+    with pytest.raises(TaskError, match="KeyboardInterrupt: by itself"):
+        future.result(timeout=20)
+
+
+def test_a_missing_file_is_named(either: FlaskCelery) -> None:
+    error = either.submit(sample_app.open_file, "/no/such/file").exception(timeout=20)
+
+    assert isinstance(error, FileNotFoundError)
+    assert (error.filename, str(error)) == (
+        "/no/such/file",
+        "[Errno 2] No such file or directory: '/no/such/file'",
+    )
+
+
+def test_results_have_the_types_that_the_task_returned(either: FlaskCelery) -> None:
+    future = either.submit(sample_app.values)
+
+    assert future.result(timeout=20) == sample_app.values()
+    assert either.get(future.id).result(timeout=20) == sample_app.values()
+    assert future.info is not None
+    assert future.info.result == sample_app.values()
+    assert future.info.plain_result["day"] == "2026-11-20"
+
+
+def test_an_exception_has_the_types_too(either: FlaskCelery) -> None:
+    error = either.submit(sample_app.raise_one, "decimal").exception(timeout=20)
+
+    assert error is not None
+    assert error.args == ("too much", Decimal("1.10"))
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("set", "The result is a set, which JSON cannot carry"),
+        ("type", "A dict with the keys '__type__' and '__value__' cannot"),
+    ],
+)
+def test_a_result_that_cannot_be_kept_fails_the_task(
+    either: FlaskCelery, what: str, why: str
+) -> None:
+    with pytest.raises(BackgroundError, match=why):
+        either.submit(sample_app.make, what).result(timeout=20)
+
+
+def test_a_result_over_the_limit_fails_the_task(either: FlaskCelery) -> None:
+    most = 256 * 1024 - 2
+    repeated = either.submit(sample_app.repeat, "x", most)
+
+    assert len(repeated.result(timeout=20)) == most
+    with pytest.raises(BackgroundError, match=r"bytes as JSON.*CELERY_MAX_RESULT_BYTES"):
+        either.submit(sample_app.repeat, "x", most + 1).result(timeout=20)
 
 
 def test_a_waiting_task_that_is_cancelled_never_runs(live: FlaskCelery, box: redis.Redis) -> None:

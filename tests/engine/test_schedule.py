@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from celery.schedules import crontab, solar
+from celery.schedules import crontab, schedule, solar
 from flask import Flask
-from flask_background import FlaskCelery
+from flask_background import ConfigurationError, FlaskCelery
 from flask_background.state.scheduler import RedisScheduler
 
 
@@ -74,6 +74,17 @@ def test_a_name_that_is_taken_is_refused(own: FlaskCelery) -> None:
 def test_one_time_must_be_given(own: FlaskCelery, when: Any, fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Say when"):
         own.schedule(when, **fields)
+
+
+WRONG = [0, -1, "5", True, float("nan"), 1e300, timedelta(0), schedule(0), object()]
+
+
+@pytest.mark.parametrize("when", WRONG)
+def test_a_time_that_cannot_be_is_refused(own: FlaskCelery, when: Any) -> None:
+    with pytest.raises(ValueError, match=r"The schedule is .* Give seconds"):
+        own.schedule(when)
+    with pytest.raises(ConfigurationError, match=r"The schedule of 'x' .* Give seconds"):
+        entries(own, {"CELERY_BEAT_SCHEDULE": {"x": {"task": "a.b", "schedule": when}}})
 
 
 @pytest.mark.parametrize("key", ["CELERYBEAT_SCHEDULE", "CELERY_BEAT_SCHEDULE"])

@@ -115,6 +115,36 @@ def test_apply_takes_such_a_parameter_and_any_option_of_celery(either: FlaskCele
     assert future.result(timeout=20) == "for mine"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("eta", "tomorrow", "The option eta is 'tomorrow'. Give a datetime"),
+        ("eta", 5, "Give a datetime"),
+        ("countdown", "5", "Give a number of seconds"),
+        ("countdown", float("nan"), "Give a number of seconds"),
+        ("expires", [], "Give a number of seconds or a datetime"),
+        ("priority", 10, r"Give a number from 0 \(first\) to 9"),
+        ("priority", -1, r"Give a number from 0 \(first\) to 9"),
+        ("queue", 5, "Give the name of a queue"),
+        ("time_limit", "5", "Give a number of seconds"),
+        ("task_id", 5, "Give a text"),
+        ("colour", "red", "has no option 'colour'"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused(
+    either: FlaskCelery, option: str, value: Any, why: str
+) -> None:
+    for function in (sample_app.nothing, sample_app.double):
+        with pytest.raises(SubmitError, match=why):
+            either.apply(function, **{option: value})
+
+
+def test_every_option_of_celery_is_known(either: FlaskCelery) -> None:
+    options = {"headers": {"a": 1}, "expires": 60, "time_limit": 9, "link": sample_app.double.s()}
+
+    assert either.apply(sample_app.double, (2,), **options).result(timeout=20) == 4
+
+
 def test_map_submits_once_for_each_list_of_arguments(either: FlaskCelery) -> None:
     pool = either.map(sample_app.add, [1, 2], [3, 4], [5, 6])
 
@@ -132,12 +162,17 @@ def test_get_takes_a_future_up_again(either: FlaskCelery) -> None:
     assert again.state == "SUCCESS"
 
 
-REFUSED: list[tuple[Callable[..., Any], str]] = [
+REFUSED: list[tuple[Any, str]] = [
     (sample_app.nameless, "A lambda .* Define it with 'def'"),
     (sample_app.make_nested(), "nested in a function or a class"),
     (sample_app.Holder.method, "nested in a function or a class"),
     (sample_app.Holder().method, "only a function defined with 'def'"),
     (sample_app.Holder, "only a function defined with 'def'"),
+    ([], "only a function defined with 'def'"),
+    (sample_app.double.s(1), "only a function defined with 'def'"),
+    (sample_app.count_up, "is a generator or a coroutine"),
+    (sample_app.later, "is a generator or a coroutine"),
+    (sample_app.count_later, "is a generator or a coroutine"),
     (sample_app._private, "private"),
     (Path.cwd, "only a function defined with 'def'"),
     (print, "only a function defined with 'def'"),

@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 #: The private names, by the module and class that they belong to.
 NAMES = {
+    "billiard.common": "terminate_handler_fired",
     "billiard.pool": "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
     "billiard.pool:ApplyResult": "_accepted _write_to",
     "billiard.pool:Pool": "_cache",
@@ -116,6 +117,14 @@ def replace_children_soon() -> None:
                 hub.call_later(pause, self._event_process_exit, hub, child, 2 * pause)
 
     prefork.TaskPool.Pool = AsynPool
+
+
+def is_being_ended() -> bool:
+    """Whether this pool child was told to end: the SystemExit in its task is not the task's."""
+    from billiard import common
+
+    ended: Any = common
+    return bool(ended.terminate_handler_fired())
 
 
 def hear_of_begun_tasks(pool: Any, seconds: float) -> None:

@@ -13,18 +13,33 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import redis
 from celery import Task, shared_task, signals
+from celery.schedules import BaseSchedule
 from celery.worker.control import inspect_command
 from flask import Flask, current_app, g, has_app_context, has_request_context
 from flask_background import FlaskCelery, connect_redis, current_task, progress
 from kombu.asynchronous import get_event_loop
 
 celery = FlaskCelery()
+
+
+class Always(BaseSchedule):
+    """A schedule that is due at every look."""
+
+    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
+        return True, 0
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
+        return timedelta(0)
 
 
 def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
@@ -40,6 +55,9 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
         from sample_models import db
 
         db.init_app(app)
+    if app.config.get("ALWAYS_DUE"):
+        entry = {"task": "sample_app.double", "schedule": Always(), "args": (1,)}
+        app.config["CELERY_BEAT_SCHEDULE"] = {"always": entry}
     celery.init_app(app)
     if "STOP_AT_TASK" in app.config:
         signals.task_received.connect(stop_this_worker)
@@ -122,6 +140,10 @@ def length(text: str) -> int:
     return len(text)
 
 
+def repeat(text: str, times: int) -> str:
+    return text * times
+
+
 def nothing() -> None:
     pass
 
@@ -173,6 +195,69 @@ def fail_own(message: str) -> None:
 
 def fail_picky(message: str) -> None:
     raise PickyError(message, code=7)
+
+
+class SilentError(Exception):
+    """An error whose text is not among its arguments."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+
+class SilentLookupError(SilentError, LookupError):
+    """The same, of a type that could stand in for it."""
+
+
+def raise_one(kind: str) -> None:
+    """Raise what a function may raise and a plain message does not carry."""
+    errors: dict[str, BaseException] = {
+        "silent": SilentError(code=7),
+        "lookup": SilentLookupError(code=7),
+        "group": ExceptionGroup("two failed", [ValueError("one"), OSError("two")]),
+        "decimal": ValueError("too much", Decimal("1.10")),
+        "exit": SystemExit("out of paper"),
+        "interrupt": KeyboardInterrupt("by itself"),
+    }
+    raise errors[kind]
+
+
+def open_file(path: str) -> None:
+    Path(path).read_text()
+
+
+def values() -> dict[str, Any]:
+    """Return one of each that is more than JSON."""
+    return {
+        "moment": datetime(2026, 11, 20, 7, 30, tzinfo=UTC),
+        "day": date(2026, 11, 20),
+        "time": clock(7, 30),
+        "amount": Decimal("1.10"),
+        "id": UUID(int=7),
+        "bytes": b"\xff",
+        "nested": [{"amount": Decimal(2)}],
+    }
+
+
+def make(what: str) -> Any:
+    """Return what cannot be a result."""
+    made: dict[str, Any] = {"set": {1}, "type": {"__type__": "decimal", "__value__": "x"}}
+    return made[what]
+
+
+def count_up() -> Iterator[int]:
+    yield 1
+
+
+async def later() -> None:
+    pass
+
+
+async def count_later() -> AsyncIterator[int]:
+    yield 1
 
 
 def fail_unknown() -> None:

@@ -33,9 +33,12 @@ class TaskError(BackgroundError):
     ``type_name`` (str) is the name of the original type; the message is the original message.
     """
 
-    def __init__(self, type_name: str, message: str) -> None:
-        super().__init__(f"{type_name}: {message}" if message else type_name)
-        self.type_name = type_name
+    def __init__(self, type_name: str, message: str = "") -> None:
+        super().__init__(type_name, message)
+        self.type_name, self.message = type_name, message
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
 class BrokerUnavailable(OperationalError):

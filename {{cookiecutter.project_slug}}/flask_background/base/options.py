@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import ConfigurationError
 from .workers import WorkerSpec, parse_workers
@@ -13,6 +13,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "CELERY_TASK_SOFT_TIME_LIMIT": (0, 270),
     "CELERY_MAX_DELIVERIES": (1, 5),
     "CELERY_MAX_ARGUMENT_BYTES": (0, 262_144),
+    "CELERY_MAX_RESULT_BYTES": (0, 262_144),
     "CELERY_START_TIMEOUT": (0, 10),
     "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": (0, 20),
 }
@@ -30,6 +31,7 @@ class Options:
     unsigned_tasks: tuple[str, ...] = ()
     accept_unsigned: bool = False
     max_argument_bytes: int = 256 * 1024
+    max_result_bytes: int = 256 * 1024
     max_deliveries: int = 5
     sanitize_arguments: bool = True
     start_local_workers: bool = False
@@ -75,7 +77,7 @@ def read_options(
     )
 
 
-def is_number(value: object, least: float) -> bool:
+def is_number(value: object, least: float) -> TypeGuard[float]:
     """Tell whether a value is a number of ``least`` or more."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
 

@@ -1,5 +1,6 @@
 """What Redis holds about a task, and how it is read. Nothing is unpickled or imported for it."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery import states
-from celery.utils.serialization import UnpickleableExceptionWrapper
+from kombu.utils.json import object_hook
 
 from .errors import TaskError
 
@@ -29,12 +30,24 @@ def pending(task_id: str, name: str) -> str:
     return json.dumps(record)
 
 
+def read(text: str | bytes) -> Any:
+    """Read a record, with the dates, decimals, UUIDs and bytes that it was written from."""
+    return json.loads(text, object_hook=_real_value)
+
+
+def _real_value(read: dict[str, Any]) -> Any:
+    try:
+        return object_hook(read)
+    except Exception:  # it only looks like one of those
+        return read
+
+
 @dataclass(frozen=True)
 class TaskInfo:
     """One task as the result backend knows it.
 
     ``state`` is one of Celery's states, or ``PROGRESS``; ``progress`` is what the task reported
-    last; ``result`` is a JSON value; ``error`` reads ``"ValueError: the message"``.
+    last; ``result`` is what the task returned; ``error`` reads ``"ValueError: the message"``.
     """
 
     id: str
@@ -61,6 +74,11 @@ class TaskInfo:
         return self.state not in _NOT_RUNNING
 
     @property
+    def plain_result(self) -> Any:
+        """The result as plain JSON: a date or the like is its text."""
+        return json.loads(json.dumps(self.result, default=str))
+
+    @property
     def seconds(self) -> float | None:
         """How long the task took, once it has ended."""
         if self.started_at is None or self.date_done is None:
@@ -71,9 +89,7 @@ class TaskInfo:
 def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
     """Read the JSON object that the result backend holds for a task."""
     state, result = str(meta.get("status", states.PENDING)), meta.get("result")
-    error_type, message = None, ""
-    if state in states.EXCEPTION_STATES and isinstance(result, Mapping):
-        error_type, message = _error_parts(result)
+    error = exception_from_meta(meta) if state in states.EXCEPTION_STATES else None
     started, done = meta.get("started_at"), meta.get("date_done")
     return TaskInfo(
         id=task_id,
@@ -81,8 +97,8 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
         name=meta.get("name"),
         result=result if state == states.SUCCESS else None,
         progress=result if state == "PROGRESS" and isinstance(result, Mapping) else None,
-        error=f"{error_type}: {message}".rstrip(": ") if error_type else None,
-        error_type=error_type,
+        error=error_text(error) if error else None,
+        error_type=getattr(error, "type_name", type(error).__name__) if error else None,
         traceback=meta.get("traceback"),
         worker=meta.get("worker"),
         queue=meta.get("queue"),
@@ -92,41 +108,35 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
 
 
 def exception_from_meta(meta: Mapping[str, Any]) -> Exception:
-    """Make the exception that a task ended with, from its type's name and its message.
+    """Make the exception that a task ended with, from its type's name and its arguments.
 
     Nothing is unpickled or imported for it. The type is taken where this process has it already:
-    a builtin, or an exception of a loaded module that can be made from the message; everything
-    else becomes a ``TaskError`` that carries both.
+    a builtin, or an exception of a loaded module that can be made from these; everything else
+    becomes a ``TaskError``.
     """
     result = meta.get("result")
     if not isinstance(result, Mapping):
         return TaskError("Exception", str(result))
-    result = _unwrapped(result)
-    type_name, message = _error_parts(result)
+    type_name, parts = str(result.get("exc_type", "Exception")), result.get("exc_message")
+    if not isinstance(parts, (list, tuple)):
+        parts = [parts] if parts else []
     kind = getattr(sys.modules.get(str(result.get("exc_module"))), type_name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
-        arguments = result.get("exc_message")
-        try:
-            return kind(*arguments) if isinstance(arguments, (list, tuple)) else kind(message)
-        except Exception:  # its constructor wants something else
-            return TaskError(type_name, message)
-    return TaskError(type_name, message)
+        with contextlib.suppress(Exception):  # its constructor may want something else
+            return kind(*parts)
+    return TaskError(type_name, ", ".join(map(str, parts)))
 
 
-def _unwrapped(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Undo what Celery wraps around an exception that could not be pickled."""
-    parts = result.get("exc_message")
-    if result.get("exc_type") != UnpickleableExceptionWrapper.__name__:
-        return result
-    if not isinstance(parts, (list, tuple)) or len(parts) < 3:
-        return result
-    module, type_name, arguments = parts[:3]
-    return {"exc_module": module, "exc_type": type_name, "exc_message": arguments}
+def arguments_of(error: BaseException) -> tuple[Any, ...]:
+    """Say what an exception is made from, or else its text."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return error.errno, error.strerror, error.filename
+    if isinstance(error, BaseExceptionGroup):
+        return (f"{error.message}: {', '.join(map(repr, error.exceptions))}",)
+    return error.args or ((text,) if (text := str(error)) else ())
 
 
-def _error_parts(result: Mapping[str, Any]) -> tuple[str, str]:
-    result = _unwrapped(result)
-    message = result.get("exc_message")
-    if isinstance(message, (list, tuple)):
-        message = ", ".join(str(part) for part in message)
-    return str(result.get("exc_type", "Exception")), str(message or "")
+def error_text(error: BaseException) -> str:
+    """Write ``ValueError: the message``."""
+    named = str(error) if isinstance(error, TaskError) else f"{type(error).__name__}: {error}"
+    return named.rstrip(": ")

@@ -6,8 +6,10 @@ The names: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
+from celery.schedules import BaseSchedule
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -172,7 +174,28 @@ def _set_transport_options(settings: dict[str, Any], prefix: str) -> None:
     }
 
 
+#: What to do about a schedule that cannot work.
+SAY_WHEN = (
+    "Give seconds (a number above 0), a timedelta, or a schedule of Celery's such as "
+    "crontab(hour=7)."
+)
+
+
+def can_say_when(schedule: object) -> bool:
+    """Tell whether a task can run by that."""
+    every = getattr(schedule, "run_every", schedule)
+    if isinstance(every, timedelta):
+        return every > timedelta(0)
+    longest = timedelta.max.total_seconds()
+    return isinstance(schedule, BaseSchedule) or (own.is_number(every, 0) and 0 < every <= longest)
+
+
 def _check(settings: Mapping[str, Any]) -> None:
+    for name, entry in (settings.get("beat_schedule") or {}).items():
+        if not can_say_when(when := dict(entry).get("schedule")):
+            raise ConfigurationError(
+                f"The schedule of {name!r} in CELERY_BEAT_SCHEDULE is {when!r}. {SAY_WHEN}"
+            )
     for name in _JSON_ONLY:
         if settings[name] not in ("json", ["json"], ("json",)):
             raise ConfigurationError(

@@ -104,18 +104,18 @@ class Cluster(abc.ABC):
             self._kill_at = time.monotonic() + _GRACE
 
     def _tick(self) -> None:
-        """Send what is due, if it is time to look."""
-        while self._scheduler is not None and not self._stopping:
-            if time.monotonic() < self._tick_at:
-                return
+        """Send what is due, if it is time to look: each entry once, as a stop must be noticed."""
+        if self._scheduler is None or self._stopping or time.monotonic() < self._tick_at:
+            return
+        for _ in range(len(self._celery.conf.beat_schedule) + 1):
             pause = self._celery.conf.beat_max_loop_interval
             try:
                 pause = self._scheduler.tick()
             except Exception:  # one wrong entry must not stop the workers
                 logger.exception("The scheduler failed; it tries again.")
-            self._tick_at = time.monotonic() + pause
             if pause > 0:
-                return
+                break
+        self._tick_at = time.monotonic() + pause
 
     def _stop(self) -> None:
         notify_systemd("STOPPING=1")

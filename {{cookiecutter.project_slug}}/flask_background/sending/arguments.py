@@ -1,17 +1,24 @@
 """What may travel as an argument: JSON, proxies by their value, model instances by reference."""
 
+import contextlib
+import math
 import sys
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from flask import current_app, has_app_context
+from kombu import Queue
 from kombu.utils.json import dumps
 from werkzeug.local import LocalProxy
 
-from ..base.errors import SubmitError
+from ..base.errors import BackgroundError, SubmitError
 
 #: The key that marks a reference to a database row in a message.
 _REFERENCE = "__model__"
+
+#: Dicts with exactly these keys mean something else in a message: a row, or a date or the like.
+_RESERVED = ({_REFERENCE, "key"}, {"__type__", "__value__"})
 
 _PLAIN = frozenset({bool, int, float, str})
 
@@ -25,20 +32,21 @@ def prepare(
     instance of Flask-SQLAlchemy a reference that the worker loads again. Raises ``SubmitError``
     that names the argument which JSON cannot carry, or the size when all are over ``limit`` bytes.
     """
+    change = _to_message if sanitize else _refuse_reserved
     named = {f"argument {number}": value for number, value in enumerate(args, 1)}
     named |= {f"argument {name!r}": value for name, value in kwargs.items()}
     size = 0
     for name, value in named.items():
         try:
-            named[name] = _replace(value, _to_message) if sanitize else value
+            named[name] = _replace(value, change)
             size += len(dumps(named[name]))
         except SubmitError:
             raise
         except (TypeError, ValueError, RecursionError) as error:
             raise SubmitError(
                 f"{name.capitalize()} is a {type(named[name]).__name__}, which JSON cannot carry: "
-                f"{error}. Send numbers, texts, lists, dicts, dates or ids, and load the rest in "
-                "the task."
+                f"{_why(error)}. Send numbers, texts, lists, dicts, dates or ids, and load the "
+                "rest in the task."
             ) from error
     if size > limit:
         raise SubmitError(
@@ -47,6 +55,58 @@ def prepare(
         )
     values = list(named.values())
     return values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True))
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ``SubmitError`` for an option of ``apply_async`` that cannot mean anything."""
+    for name in options.keys() & _OPTIONS.keys():
+        fits, what = _OPTIONS[name]
+        if options[name] is not None and not fits(options[name]):
+            raise SubmitError(f"The option {name} is {options[name]!r:.100}. Give {what}.")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_moment(value: object) -> bool:
+    with contextlib.suppress(ValueError):
+        return isinstance(value, datetime) or (
+            isinstance(value, str) and bool(datetime.fromisoformat(value))
+        )
+    return False
+
+
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "countdown": (_is_number, "a number of seconds"),
+    "time_limit": (_is_number, "a number of seconds"),
+    "soft_time_limit": (_is_number, "a number of seconds"),
+    "eta": (_is_moment, "a datetime"),
+    "expires": (lambda it: _is_number(it) or _is_moment(it), "a number of seconds or a datetime"),
+    "priority": (lambda it: type(it) is int and 0 <= it <= 9, "a number from 0 (first) to 9"),
+    "queue": (lambda it: isinstance(it, (str, Queue)), "the name of a queue"),
+    "task_id": (lambda it: isinstance(it, str), "a text"),
+}
+
+
+def check_result(value: Any, limit: int) -> None:
+    """Raise ``BackgroundError`` for what a task may not return: no JSON, or too much of it."""
+    try:
+        size = len(dumps(_replace(value, _refuse_reserved)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BackgroundError(
+            f"The result is a {type(value).__name__}, which JSON cannot carry: {_why(error)}."
+        ) from error
+    if size > limit:
+        raise BackgroundError(
+            f"The result takes {size} bytes as JSON, and {limit} are allowed "
+            "(CELERY_MAX_RESULT_BYTES). Store the data, and return where it is."
+        )
+
+
+def _why(error: Exception) -> object:
+    circular = isinstance(error, RecursionError) or "Circular" in str(error)
+    return "it is circular, or nested too deeply" if circular else error
 
 
 def load_references[T: (tuple[Any, ...], dict[str, Any])](values: T) -> T:
@@ -73,14 +133,20 @@ def _replace(value: Any, change: Callable[[Any], Any]) -> Any:
 def _to_message(value: Any) -> Any:
     if isinstance(value, LocalProxy):
         return _replace(value._get_current_object(), _to_message)
-    if isinstance(value, dict) and set(value) == {_REFERENCE, "key"}:
-        raise SubmitError(
-            f"A dict with the keys {_REFERENCE!r} and 'key' cannot be sent: the worker would take "
-            "it for a reference to a row. Pass the instance itself, or rename a key."
-        )
+    _refuse_reserved(value)
     # Without SQLAlchemy in the process no value can be one of its models.
     if "sqlalchemy" in sys.modules and has_app_context() and _has_database():
         return _reference(value)
+    return value
+
+
+def _refuse_reserved(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() in _RESERVED:
+        raise SubmitError(
+            f"A dict with the keys {' and '.join(map(repr, value))} cannot be sent: it would be "
+            "taken for a reference to a row, a date or the like. Pass the thing itself, or rename "
+            "a key."
+        )
     return value
 
 

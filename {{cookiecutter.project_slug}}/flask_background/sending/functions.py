@@ -7,6 +7,7 @@ configure the application.
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -21,9 +22,10 @@ _NEVER = ("flask_background", "devtools")
 _STARTERS = ("__main__", "celery_app", "config", "wsgi")
 #: Names of application factories; so is whatever says that it returns a Flask.
 _FACTORIES = ("create_app", "make_app")
+#: Calling one of these runs none of its code.
+_LAZY = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 
 
-@functools.lru_cache(maxsize=1024)
 def path_of(function: Callable[..., Any], packages: tuple[str, ...]) -> str:
     """Name a function as ``package.module:function``.
 
@@ -35,6 +37,11 @@ def path_of(function: Callable[..., Any], packages: tuple[str, ...]) -> str:
             f"{function!r} cannot be submitted: only a function defined with 'def' at the top of "
             "a module can. Write a small one that does the call, and submit that."
         )
+    return _path_of(function, packages)
+
+
+@functools.lru_cache(maxsize=1024)
+def _path_of(function: FunctionType, packages: tuple[str, ...]) -> str:
     module, name = function.__module__, function.__qualname__
     if "<lambda>" in name:
         raise SubmitError(
@@ -88,6 +95,11 @@ def _check_name(module: str, name: str, allowed: tuple[str, ...]) -> FunctionTyp
         or function.__qualname__ != name
     ):
         raise SubmitError(f"{module}:{name} is not a function defined in that module.")
+    if any(is_one(function) for is_one in _LAZY):
+        raise SubmitError(
+            f"{module}:{name} is a generator or a coroutine, which a worker would not run. Write a "
+            "function that runs it to its end (asyncio.run), and submit that."
+        )
     if name in _FACTORIES or function.__annotations__.get("return") in (Flask, "Flask"):
         raise SubmitError(f"{module}:{name} makes an application, which is nothing for a worker.")
     return function

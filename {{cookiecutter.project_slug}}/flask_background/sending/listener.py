@@ -1,7 +1,6 @@
 """Wakes whoever waits for a task: one thread and one connection for any number of futures."""
 
 import contextlib
-import json
 import logging
 import threading
 from collections import defaultdict
@@ -13,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from ..base.records import read
 from ..base.redis_urls import connect_redis
 from ..core import Core
 from ..state.lookup import task_meta
@@ -124,7 +124,7 @@ class ResultListener:
             if message["type"] == "subscribe":
                 self._look_up(message["channel"])
             elif message["type"] == "message":
-                self._settle(message["channel"], json.loads(message["data"]))
+                self._settle(message["channel"], read(message["data"]))
 
     def _change(self, change: Callable[[str], object], channel: str) -> None:
         """Subscribe or unsubscribe. Should that fail, the thread notices it and starts anew."""

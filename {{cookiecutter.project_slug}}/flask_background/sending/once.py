@@ -8,7 +8,6 @@ frees itself half a minute after its holder died. They work for functions given 
 import contextlib
 import functools
 import inspect
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 from celery import current_task
 from flask import current_app
+from kombu.utils.json import dumps, loads
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
@@ -74,16 +74,16 @@ def unique_by[**P, R](
                 return function(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            values = json.dumps([bound.arguments[name] for name in parameters], default=str)
+            values = dumps([bound.arguments[name] for name in parameters], default=str)
             key = celery.keys.done(_name(function), values)
             with _lock(celery, key + ":lock") as free:
                 if not free:
                     _try_again(_name(function), values)
                 if (known := celery.redis.get(key)) is not None:
-                    result: R = json.loads(known)
+                    result: R = loads(known)
                     return result
                 result = function(*args, **kwargs)
-                celery.redis.set(key, json.dumps(result), ex=ttl)
+                celery.redis.set(key, dumps(result), ex=ttl)
                 return result
 
         return guarded

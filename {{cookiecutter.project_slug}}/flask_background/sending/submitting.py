@@ -5,6 +5,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from celery import Celery, Task
+from kombu import Producer
+
 from ..base.errors import SubmitError
 from ..core import Core
 from . import functions
@@ -36,6 +39,14 @@ def _clashes(fn: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(name for name in OPTIONS if name in parameters)
 
 
+@functools.cache
+def _known_options() -> frozenset[str]:
+    """Name what ``apply_async`` takes; part of it is only passed on."""
+    takers = (Task.apply_async, Celery.send_task, Producer.publish)
+    named = {name for taker in takers for name in inspect.signature(taker).parameters}
+    return frozenset({"queue", "ignore_result", "stamped_headers", *named})
+
+
 def send(
     core: Core,
     call: Any,
@@ -49,17 +60,17 @@ def send(
     Raises ``SubmitError``, ``UnknownQueue`` and ``BrokerUnavailable``.
     """
     core.refuse_queue(options.get("queue"))  # here too, for tasks that run eagerly
-    own = core.options
-    sent_args, sent_kwargs = prepare(
-        args, kwargs, limit=own.max_argument_bytes, sanitize=own.sanitize_arguments
-    )
-    if hasattr(fn, "apply_async"):
-        task, name = fn, str(fn.name)
-        result = task.apply_async(sent_args, sent_kwargs, **options)
+    if unknown := options.keys() - _known_options() - set(options.get("stamped_headers") or ()):
+        raise SubmitError(f"Celery's apply_async has no option {min(unknown)!r}.")
+    if isinstance(fn, Task):
+        task, name = fn, fn.name
+        result = task.apply_async(args, kwargs, **options)
     else:
+        own = core.options
         path = functions.path_of(fn, own.submit_packages)
         task, name = call, path.replace(":", ".")
-        result = task.apply_async((path, sent_args, sent_kwargs), shadow=name, **options)
+        sent = prepare(args, kwargs, limit=own.max_argument_bytes, sanitize=own.sanitize_arguments)
+        result = task.apply_async((path, *sent), shadow=name, **options)
     kept = not options.get("ignore_result", getattr(task, "ignore_result", False))
     return Future(core, result.id, name, kept=kept)
 

@@ -5,15 +5,18 @@ from contextlib import contextmanager
 from typing import Any, overload
 
 from celery import Celery, Task, current_task, states
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, TaskPredicate
 from celery.utils.log import get_task_logger
+from celery.utils.serialization import get_pickleable_exception
 from flask import Flask, current_app, g, has_app_context
 from redis.exceptions import RedisError
 
+from ..base.errors import TaskError
 from ..base.records import CANCELLED
 from ..base.settings import HOOKS
-from ..core import Core
-from .arguments import load_references
+from ..celery_internals import is_being_ended
+from ..core import SUBMITTED, Core
+from .arguments import check_options, check_result, load_references, prepare
 
 logger = get_task_logger(__name__)
 
@@ -45,10 +48,50 @@ class FlaskTask(Task):  # type: ignore[type-arg]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task's function. Celery calls this in the worker; a direct call works too."""
         with application_context(self.app.flask_app, reuse=self._inline):
-            request_id = self.request.get("request_id")
-            if request_id:
+            if request_id := self.request.get("request_id"):
                 g.request_id = request_id
-            return self.run(*load_references(args), **load_references(kwargs))
+            if self.request.called_directly:
+                return self.run(*load_references(args), **load_references(kwargs))
+            with self._readable_errors():
+                result = self.run(*load_references(args), **load_references(kwargs))
+            if not self.request.ignore_result:
+                check_result(self.backend.prepare_value(result), self.app.options.max_result_bytes)
+            return result
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """Send it, as Celery does; ``delay`` does this too.
+
+        Raises ``SubmitError``, ``UnknownQueue`` and ``BrokerUnavailable``.
+        """
+        check_options(options)
+        own = self.app.options
+        # Arguments of a retry are fit for a message already, as are those of a submitted function.
+        if not (options.get("retries") or self.name.startswith((SUBMITTED, "celery."))):
+            args, kwargs = prepare(
+                tuple(args or ()),
+                dict(kwargs or {}),
+                limit=own.max_argument_bytes,
+                sanitize=own.sanitize_arguments,
+            )
+        return super().apply_async(args, kwargs, *more, **options)
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        """Let the task fail with what its record can hold, also where it means to end Python."""
+        try:
+            yield
+        except TaskPredicate:
+            raise  # Celery's own: a retry, for one
+        except (SystemExit, KeyboardInterrupt) as error:
+            stopped = isinstance(error, KeyboardInterrupt) and self.request.is_eager
+            if stopped or is_being_ended() or type(error) not in (SystemExit, KeyboardInterrupt):
+                raise
+            raise TaskError(type(error).__name__, str(error)) from error
+        except Exception as error:
+            # Celery would put a base of its type in its place, without the message.
+            if get_pickleable_exception(error) is error:
+                raise
+            raise TaskError(type(error).__name__, str(error)) from error
 
     @property
     def _inline(self) -> bool:

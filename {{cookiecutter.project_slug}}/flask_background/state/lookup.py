@@ -1,6 +1,5 @@
 """One task, by its id: what is known of it, and how to stop it."""
 
-import json
 import logging
 from typing import Any
 
@@ -10,7 +9,7 @@ from redis.exceptions import RedisError
 
 from ..base.errors import BrokerUnavailable
 from ..base.keys import ISSUED_TTL
-from ..base.records import CANCELLED, TaskInfo, info_from_meta
+from ..base.records import CANCELLED, TaskInfo, info_from_meta, read
 from ..core import Core
 
 logger = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ def task_meta(core: Core, task_id: str) -> dict[str, Any] | None:
         text = store.get(core.backend.get_key_for_task(task_id))
     except (OperationalError, RedisError) as error:
         raise BrokerUnavailable(f"Redis does not answer: {error}") from error
-    return json.loads(text) if text else None
+    return read(text) if text else None
 
 
 def task_info(core: Core, task_id: str) -> TaskInfo | None:

@@ -1,6 +1,5 @@
 """What there is to see at one moment: readiness, and what waits, runs, ended and failed."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from redis.exceptions import RedisError
 
 from ..base.reasons import reason_of
-from ..base.records import TaskInfo, info_from_meta
+from ..base.records import TaskInfo, info_from_meta, read
 from ..core import Core
 from . import activity, failed, heartbeats, scheduler
 from .failed import FAILED, GIVEN_UP, REFUSED, FailedTask
@@ -143,7 +142,7 @@ def _read_tasks(core: Core, task_ids: list[str]) -> Iterable[TaskInfo]:
     texts = core.redis.mget(keys) if keys else []
     for task_id, text in zip(task_ids, texts, strict=True):
         if text:
-            yield info_from_meta(task_id, json.loads(text))
+            yield info_from_meta(task_id, read(text))
 
 
 def _check(task: TaskView, workers: list[Heartbeat]) -> TaskView:

@@ -7,11 +7,13 @@ from celery import states
 from celery.backends.cache import CacheBackend
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendError
+from celery.utils.serialization import ensure_serializable
 from kombu.exceptions import OperationalError
 from redis import BlockingConnectionPool
 from redis.exceptions import RedisError
 
 from ..base import scripts
+from ..base.records import arguments_of
 from ..celery_internals import RedisResultHooks, ResultHooks
 from .failed import note_failure
 
@@ -28,6 +30,12 @@ logging.getLogger("celery.backends.redis").addFilter(
 
 class _Telling(ResultHooks):
     """For a result backend: what it stores tells the task's name, and where and when it ran."""
+
+    def prepare_exception(self, exc: BaseException, serializer: Any = None) -> Any:
+        """Keep of an exception what it is made from, such as the name of a file."""
+        backend: Any = super()
+        parts = ensure_serializable(list(arguments_of(exc)), backend.encode)
+        return backend.prepare_exception(exc, serializer) | {"exc_message": parts}
 
     def describe(self, request: Any, state: str) -> dict[str, Any]:
         """Say it; activity.py notes the start."""

@@ -43,7 +43,7 @@ def task_status(task_id: str) -> Response:
         name=info.name,
         status=info.state,
         progress=info.progress,
-        result=info.result,
+        result=info.plain_result,
         error=info.error,
     )
 
