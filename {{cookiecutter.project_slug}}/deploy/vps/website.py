@@ -68,7 +68,7 @@ def get_certificate() -> None:
     server.shell(
         name=f"Certificate for {settings['domain']}",
         commands=[
-            f"{shlex.join(command)} >{log} 2>&1 || {{ {reason}; exit 1; }}",
+            f"{shlex.join(command)} >{log} 2>&1 || ({reason}; exit 1)",
             *(f"ln -sfn {_LIVE}/{name} {_TLS}/{name}" for name in ("fullchain.pem", "privkey.pem")),
         ],
     )
