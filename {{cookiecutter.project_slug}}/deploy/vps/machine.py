@@ -153,8 +153,8 @@ def close_firewall() -> None:
     words = output_of_login('echo "$SSH_CONNECTION"').split()
     if len(words) != 4:
         logger.warning(
-            "The server does not say which port ssh came by. The firewall, which could shut it out, "
-            "stays as it is. Once you know: ufw allow PORT/tcp && ufw enable"
+            "The server does not say which port ssh came by. The firewall, which could shut it "
+            "out, stays as it is. Once you know the port: ufw allow PORT/tcp && ufw enable"
         )
         return
     ports = [words[3], "80", "443"]
