@@ -182,12 +182,13 @@ def _get_certificate(server: Server, domain: str, options: Mapping[str, str | No
         with contextlib.suppress(click.ClickException):
             server.apply("certificate", options)
             return
-        why = f"the authority gave none for {domain}, and the lines above say why"
+        why, cure = f"the authority gave no certificate for {domain} (see above)", "Mend that"
     else:
         why = f"{domain} has no DNS record yet"
+        cure = f"Let it lead to {server.address or server.name}"
     raise NoCertificate(
-        f"{server.name} is ready, but the site speaks HTTP: {why}. When DNS leads {domain} to "
-        f"{server.address or server.name}, run the same command again; a release can come before."
+        f"{server.name} is ready, but the site speaks HTTP: {why}. "
+        f"{cure} and run the same command again; a release can come before."
     )
 
 
