@@ -40,7 +40,7 @@ def test_without_a_dns_record_all_is_done_but_for_the_certificate(server: Server
     output = server.deploy("release")
     assert f"Notice: {DOMAIN} has no DNS record yet. The checks go to {server.address}" in output
     assert f"checks passed against http://{DOMAIN}: everything works." in output
-    assert "they need the API token, which is sent over https only" in output
+    assert "the API token goes over https only" in output
 
 
 def test_an_authority_that_does_not_answer_is_said_in_two_lines(server: Server) -> None:
