@@ -28,6 +28,31 @@ def shown(server: Server) -> str:
     )
 
 
+def test_without_a_dns_record_all_is_done_but_for_the_certificate(server: Server) -> None:
+    """The site speaks HTTP then, and a release is checked on this server, wherever DNS leads."""
+    options = ["--process-manager", server.manager, "--domain", DOMAIN, "--tls", "certbot"]
+    output = server.deploy("setup", *options, expect_failure=True)
+    assert output.rstrip().endswith(
+        f"Error: {server.address} is ready, but the site speaks HTTP: {DOMAIN} has no DNS record "
+        f"yet. Let it lead to {server.address} and run the same command again; a release can come "
+        "before."
+    )
+    output = server.deploy("release")
+    assert f"Notice: {DOMAIN} has no DNS record yet. The checks go to {server.address}" in output
+    assert f"checks passed against http://{DOMAIN}: everything works." in output
+    assert "the API token goes over https only" in output
+
+
+def test_an_authority_that_does_not_answer_is_said_in_two_lines(server: Server) -> None:
+    server.shell(f"echo 127.0.0.1 {DOMAIN} >>/etc/hosts")
+    options = ["--process-manager", server.manager, "--domain", DOMAIN, "--tls", "certbot"]
+    options += ["--acme-server", "https://localhost:1/dir"]
+    output = server.deploy("setup", *options, expect_failure=True)
+    assert "Connection refused" in output
+    assert "Traceback" not in output
+    assert "run the same command again" in output.splitlines()[-1]
+
+
 def test_certbot_gets_a_certificate_and_renews_it(server: Server) -> None:
     """Before certbot the site shows a certificate of its own; pebble is a real ACME server."""
     folder = server.folder / "acme"
@@ -45,7 +70,6 @@ def test_certbot_gets_a_certificate_and_renews_it(server: Server) -> None:
     server.copy(folder, "/root/acme")
     server.shell(
         "apt-get install -qq --yes --no-install-recommends pebble >/dev/null 2>&1;"
-        f"echo 127.0.0.1 {DOMAIN} >>/etc/hosts;"
         "cp /root/acme/ca.pem /usr/local/share/ca-certificates/test.crt;"
         "update-ca-certificates >/dev/null 2>&1;"
         "systemd-run -q --unit acme -E PEBBLE_VA_NOSLEEP=1 pebble -config /root/acme/pebble.json"

@@ -33,7 +33,7 @@ def test_a_failing_task_shows_its_error(client: Client) -> None:
 
 def test_a_running_task_can_be_cancelled(client: Client) -> None:
     """A task that runs is stopped when told to, once."""
-    task = tasks.start(client, 120)
+    task = tasks.start(client, 30)
     tasks.wait_for_state(client, task, "PROGRESS", "STARTED")
     assert client.delete(task).expect(202).json()["status"] == "REVOKED"
     tasks.wait_for_state(client, task, "REVOKED")

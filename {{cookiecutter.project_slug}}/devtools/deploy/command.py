@@ -59,9 +59,9 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 @click.option("--acme-server", metavar="URL", help="Another authority than Let's Encrypt.")
 @_dry_run
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
-    """Make HOST ready; again, and it changes only what is not as it should be.
+    """Make HOST ready for the application.
 
-    The exit code is 3 when all is done but for the certificate.
+    A second run changes only what is not as it should be. The exit code is 3 when all is done but for the certificate.
     """
     _need_pyinfra()
     settings = _check_settings(server.project, options)
@@ -85,7 +85,10 @@ def setup(server: Server, dry_run: bool, **options: str | None) -> None:
 def release(
     server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None, dry_run: bool
 ) -> None:
-    """Bring the last commit to HOST, switch to it and check it; go back if it does not work."""
+    """Bring the last commit to HOST and switch to it.
+
+    It is checked with the smoke suite; what does not work gives way to the release before.
+    """
     _need_pyinfra()
     name = name_release(server.project, allow_dirty=allow_dirty)
     with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +146,10 @@ def logs(server: Server, follow: bool, lines: int) -> None:
 @_host
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(server: Server, command: tuple[str, ...]) -> None:
-    """Run a command in the release on HOST: flask deploy run HOST -- flask routes."""
+    """Run a command in the release on HOST.
+
+    For example: flask deploy run HOST -- flask celery status
+    """
     command = command[1:] if command[0] == "--" else command
     name = package_name()
     current = f"/opt/{name}/current"
@@ -182,12 +188,13 @@ def _get_certificate(server: Server, domain: str, options: Mapping[str, str | No
         with contextlib.suppress(click.ClickException):
             server.apply("certificate", options)
             return
-        why = f"the authority gave none for {domain}, and the lines above say why"
+        why, cure = f"the authority gave no certificate for {domain} (see above)", "Mend that"
     else:
         why = f"{domain} has no DNS record yet"
+        cure = f"Let it lead to {server.address or server.name}"
     raise NoCertificate(
-        f"{server.name} is ready, but the site speaks HTTP: {why}. When DNS leads {domain} to "
-        f"{server.address or server.name}, run the same command again; a release can come before."
+        f"{server.name} is ready, but the site speaks HTTP: {why}. "
+        f"{cure} and run the same command again; a release can come before."
     )
 
 
