@@ -119,7 +119,7 @@ def token(client: Client) -> str:
 @pytest.fixture(scope="session")
 def demo(client: Client) -> None:
     """Leave checks out where the project has no demo task."""
-    # GET is answered with 405 where POST is possible, and an empty body with 400 where it may be sent.
+    # GET is answered with 405 where POST is possible; an empty body with 400 where it is allowed.
     if client.get("/api/v1/start-task").status == 404:
         pytest.skip("the project has no demo task")
     if not client.token and client.post("/api/v1/start-task", body=b"").status == 401:

@@ -16,6 +16,9 @@ from .errors import TaskError
 #: States in which the task's function is not at work.
 _NOT_RUNNING = states.READY_STATES | {states.PENDING, states.RECEIVED, states.RETRY}
 
+#: Characters of a task's name that are shown.
+LONGEST_NAME = 200
+
 #: The result of a task that was cancelled; the shape of Celery's own exceptions.
 CANCELLED = {
     "exc_type": "TaskRevokedError",
@@ -94,7 +97,8 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
     return TaskInfo(
         id=task_id,
         state=state,
-        name=meta.get("name"),
+        # The header `shadow` decides it, and may hold anything.
+        name=str(name)[:LONGEST_NAME] if (name := meta.get("name")) is not None else None,
         result=result if state == states.SUCCESS else None,
         progress=result if state == "PROGRESS" and isinstance(result, Mapping) else None,
         error=error_text(error) if error else None,

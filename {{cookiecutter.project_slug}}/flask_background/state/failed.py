@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from ..base import scripts
 from ..base.errors import BackgroundError, GivenUp, UnknownTask
 from ..base.keys import ISSUED_TTL, Keys
-from ..base.records import error_text, pending
+from ..base.records import LONGEST_NAME, error_text, pending
 from ..core import Core
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def note_failure(core: Core, request: Any, error: BaseException) -> None:
         return  # it is kept already
     failed = FailedTask(
         id=task_id,
-        name=getattr(request, "shadow", None) or task,
+        name=str(getattr(request, "shadow", None) or task)[:LONGEST_NAME],
         reason=error_text(error)[:500],
         at=time.time(),
         kind=FAILED,

@@ -4,7 +4,7 @@ import pytest
 from flask import Flask
 
 from {{ cookiecutter.project_slug }} import create_app
-from {{ cookiecutter.project_slug }}.ops.check import warnings
+from {{ cookiecutter.project_slug }}.ops.check import drops_tasks
 
 
 def test_a_configuration_that_works_is_said_to(live_app: Flask) -> None:
@@ -34,4 +34,4 @@ def test_a_redis_that_is_away_ends_the_deployment() -> None:
     ],
 )
 def test_a_redis_that_drops_tasks_is_warned_of(server: dict[str, object], warned: bool) -> None:
-    assert bool(warnings(server)) is warned
+    assert drops_tasks(server) is warned

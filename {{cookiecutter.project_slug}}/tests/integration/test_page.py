@@ -5,7 +5,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from {{ cookiecutter.project_slug }}.extensions import celery
-from {{ cookiecutter.project_slug }}.main.words import duration
+from {{ cookiecutter.project_slug }}.main.words import duration, short_name
 
 
 @pytest.fixture
@@ -66,3 +66,33 @@ def test_a_form_cancels_a_waiting_task(live_app: Flask, worker: object) -> None:
     assert "cancelled" in client.get(f"/tasks/{task_id}").text
     assert client.post("/tasks/cancel", data={"task_id": task_id}).status_code == 409
     assert client.post("/tasks/cancel", data={"task_id": "no-such-task"}).status_code == 404
+
+
+def test_half_a_letter_does_not_take_the_page_away(live_app: Flask, worker: object) -> None:
+    """JSON can bring one ("\\ud800"), and UTF-8 has no way to write it."""
+    client = live_app.test_client()
+    with live_app.app_context():
+        future = celery.submit(short_name, "half a letter: \ud800")
+        future.result(timeout=30)
+
+    for path in ("/", "/live", f"/tasks/{future.id}", f"/tasks/{future.id}/live"):
+        response = client.get(path)
+        assert response.status_code == 200
+        assert "half a letter: ?" in response.text
+    state = client.get(f"/api/v1/task-status/{future.id}").json
+    assert state and state["result"] == "half a letter: \ud800"
+
+
+def test_a_name_that_is_no_text_does_not_take_the_page_away(
+    live_app: Flask, worker: object
+) -> None:
+    client = live_app.test_client()
+    with live_app.app_context():
+        good = celery.send_task("celery.accumulate", [1], shadow={"odd": 5})
+        bad = celery.send_task("celery.accumulate", kwargs={"wrong": 1}, shadow=["\ud800"])
+        for sent in (good, bad):
+            celery.get(sent.id).exception(timeout=30)
+
+    for path in ("/", "/live", f"/tasks/{good.id}", f"/tasks/{bad.id}", "/metrics"):
+        token = {"Authorization": f"Bearer {live_app.config['API_TOKEN']}"}
+        assert client.get(path, headers=token).status_code == 200

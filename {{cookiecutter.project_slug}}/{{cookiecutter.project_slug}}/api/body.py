@@ -17,7 +17,7 @@ def json_object(*allowed: str) -> dict[str, Any]:
     if not request.is_json:
         raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
     try:
-        body = json.loads(request.get_data(), parse_constant=_refuse_constant)
+        body = json.loads(request.get_data(), parse_constant=refuse_constant)
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.") from None
     except ValueError as error:
@@ -47,5 +47,6 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def _refuse_constant(text: str) -> NoReturn:
+def refuse_constant(text: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's ``json`` would take."""
     raise ValueError(f"{text} is not part of JSON")

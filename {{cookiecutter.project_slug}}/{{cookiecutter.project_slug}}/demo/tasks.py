@@ -25,19 +25,15 @@ def long_task(duration: float, fail: bool = False) -> str:
     A task may run twice, for example when its worker's machine dies (delivery is at least once).
     This one may, because it changes nothing; see docs/add-a-task.md for those that do.
     """
+    steps = max(1, min(_MOST_STEPS, round(duration * 2)))
     try:
-        return _work(duration, fail)
+        for step in range(steps):
+            progress(step, steps, f"Step {step + 1} of {steps}")
+            if fail and step >= steps // 2:
+                raise AskedToFail(f"Gave up at step {step + 1} of {steps}, as it was asked to.")
+            time.sleep(duration / steps)
     except SoftTimeLimitExceeded:
         # There is still a moment to clean up, before the hard limit ends the process.
         limit = current_app.config["CELERY_TASK_SOFT_TIME_LIMIT"]
         raise TookTooLong(f"Stopped after {limit} s, which is the limit.") from None
-
-
-def _work(duration: float, fail: bool) -> str:
-    steps = max(1, min(_MOST_STEPS, round(duration * 2)))
-    for step in range(steps):
-        progress(step, steps, f"Step {step + 1} of {steps}")
-        if fail and step >= steps // 2:
-            raise AskedToFail(f"Gave up at step {step + 1} of {steps}, as it was asked to.")
-        time.sleep(duration / steps)
     return f"Task completed in {duration:g} seconds"

@@ -102,7 +102,7 @@ def live() -> Live:
 
 def with_etag(html: str) -> tuple[bytes, str]:
     """Return a part of a page with the ETag of its content."""
-    content = html.encode()
+    content = html.encode(errors="replace")
     return content, hashlib.sha256(content).hexdigest()[:20]
 
 

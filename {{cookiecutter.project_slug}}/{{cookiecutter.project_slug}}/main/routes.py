@@ -1,6 +1,6 @@
 """The page ``/``, which shows the background at work, and the page of one task."""
 
-from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_background import Overview, TaskView
 from werkzeug.exceptions import Conflict
@@ -14,16 +14,6 @@ from .live import answer, live, with_etag
 bp = Blueprint("main", __name__)
 for name in ("ago", "clock", "duration", "short_name", "span"):
     bp.add_app_template_filter(getattr(words, name))
-
-#: The colours that APP_COLOR may name, as the icon has them. static/style.css has the rest.
-COLORS = {
-    "teal": "#0b6e63",
-    "blue": "#1d5fbf",
-    "violet": "#6941c6",
-    "plum": "#9b2c74",
-    "green": "#2b6e2f",
-    "rust": "#a3441b",
-}
 
 
 @bp.get("/")
@@ -83,7 +73,6 @@ def show_task(task_id: str) -> ResponseReturnValue:
 @bp.get("/icon.svg")
 def icon() -> Response:
     """Answer with the icon: the first letter of the application's name in its colour."""
-    color = COLORS.get(current_app.config["APP_COLOR"], COLORS["teal"])
-    response = Response(render_template("icon.svg", color=color), mimetype="image/svg+xml")
+    response = Response(render_template("icon.svg"), mimetype="image/svg+xml")
     response.headers["Cache-Control"] = "public, max-age=86400"
     return response

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import BufferedReader, RawIOBase
 from ipaddress import ip_address
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urljoin, urlsplit
+
+from ..api.body import refuse_constant
 
 #: Seconds for one connect, and for all of it.
 CONNECT_TIMEOUT, DEADLINE = 5.0, 30.0
@@ -75,7 +77,7 @@ def parse(body: bytes, etag: str | None = None, last_modified: str | None = None
     if len(body) > MAX_BYTES:
         raise NotAManifest(f"The manifest is larger than {MAX_BYTES} bytes.")
     try:
-        manifest = json.loads(body, parse_constant=_refuse_constant)
+        manifest = json.loads(body, parse_constant=refuse_constant)
         # 1e999 becomes infinite, and "\ud800" is half a letter: neither can be passed on.
         json.dumps(manifest, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -163,7 +165,3 @@ def _left(ends: float) -> float:
 def _sendable(header: str | None) -> str | None:
     """Return a header's value if it can be sent back later."""
     return header if header and len(header) <= 200 and header.isprintable() else None
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not part of JSON")

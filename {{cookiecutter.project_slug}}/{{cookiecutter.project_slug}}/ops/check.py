@@ -39,19 +39,18 @@ def check(wait: float) -> None:
         server = _info(client, wait)
     click.echo(f"The {current_app.config['CONFIG_NAME']} settings can work.")
     click.echo(f"Redis {server.get('redis_version', '')} answers.")
-    for warning in warnings(server):
-        click.echo(f"Warning: {warning}", err=True)
+    if drops_tasks(server):
+        click.echo(
+            "Warning: Redis drops data when its memory is full, tasks among it. "
+            f"Set its maxmemory-policy ({server['maxmemory_policy']}) to noeviction.",
+            err=True,
+        )
 
 
-def warnings(server: dict[str, Any]) -> list[str]:
-    """Say what of Redis' own settings may lose tasks; ``server`` is its INFO."""
+def drops_tasks(server: dict[str, Any]) -> bool:
+    """Tell whether a Redis drops data when it is full; ``server`` is its INFO."""
     policy = server.get("maxmemory_policy", "noeviction")
-    if policy == "noeviction" or not server.get("maxmemory"):
-        return []
-    return [
-        f"Redis drops data when its memory is full ({policy}), tasks among it. "
-        "Set its maxmemory-policy to noeviction."
-    ]
+    return bool(policy != "noeviction" and server.get("maxmemory"))
 
 
 def _info(client: Redis, wait: float) -> dict[str, Any]:

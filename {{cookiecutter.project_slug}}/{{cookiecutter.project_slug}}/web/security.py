@@ -22,8 +22,16 @@ _HEADERS = {
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
+class PrintableResponse(Response):
+    """Writes "?" for half a letter: JSON can bring one ("\\ud800"), and UTF-8 cannot write it."""
+
+    def set_data(self, value: bytes | str) -> None:
+        super().set_data(value.encode(errors="replace") if isinstance(value, str) else value)
+
+
 def init_app(app: Flask) -> None:
     """Believe as many proxies as the config says, guard forms, set headers on every answer."""
+    app.response_class = PrintableResponse
     proxies = app.config["TRUSTED_PROXIES"]
     if proxies:
         # https://flask.palletsprojects.com/en/stable/deploying/proxy_fix/
