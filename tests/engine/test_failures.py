@@ -27,7 +27,7 @@ def test_a_failure_is_remembered_with_its_reason(live: FlaskCelery) -> None:
 
     assert (failed.kind, failed.name) == ("failed", "sample_app.fail")
     assert failed.reason == "ValueError: no number"
-    assert failed.date.timestamp() == failed.at
+    assert failed.date.timestamp() == pytest.approx(failed.at)
     assert failed.can_run_again
 
 
