@@ -25,7 +25,7 @@ LAYERS = (
     ("core",),
     ("state",),
     ("cluster",),
-    ("sending", "worker"),
+    ("worker", "sending"),
     ("commands",),
     ("app",),
     ("__init__",),
@@ -183,6 +183,13 @@ def test_each_layer_of_the_engine_stands_on_those_below(house: House) -> None:
         and height[layer_of(used)] >= height[layer_of(module.name)]
     ]
     assert wrong == []
+
+
+def test_the_map_of_the_engine_shows_the_same_layers(engine: list[Module]) -> None:
+    text = (ROOT / PROJECT_FOLDER / ENGINE / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \|", text, re.MULTILINE)
+    assert [*shown, "__init__"] == [layer for row in LAYERS for layer in row]
+    assert {layer_of(module.name) for module in engine} == {*shown, "__init__"}
 
 
 def layer_of(name: str) -> str:
