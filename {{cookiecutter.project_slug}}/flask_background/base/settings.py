@@ -172,18 +172,15 @@ def _old_names() -> dict[str, str]:
 
 def _check_names(given: Iterable[str]) -> None:
     """Refuse old names of settings, and warn of those that nobody reads."""
-    known = {
-        f"CELERY_{name.upper()}"
-        for name in ("visibility_timeout", *dict(flatten(NAMESPACES)), *DEFAULTS)
-    }
-    unknown = sorted(set(given) - known - own.KEYS.keys() - _MORE_NAMES.keys())
-    for key in unknown:
+    settings = {"visibility_timeout", *DEFAULTS, *dict(flatten(NAMESPACES))}
+    known = {f"CELERY_{name.upper()}" for name in settings} | own.KEYS.keys() | _MORE_NAMES.keys()
+    said = []
+    for key in sorted(set(given) - known):
         if key in _old_names():
             raise ConfigurationError(f"{key} is an old name. Write {_old_names()[key]}.")
-    if unknown:
-        likely = known | own.KEYS.keys()
-        hints = ((key, get_close_matches(key, likely, 1)) for key in unknown)
-        said = (f"{key} (did you mean {hint[0]}?)" if hint else key for key, hint in hints)
+        nearest = get_close_matches(key, known, 1, cutoff=0.8)
+        said.append(f"{key} (did you mean {nearest[0]}?)" if nearest else key)
+    if said:
         logger.warning("Nobody reads these settings: %s", ", ".join(said))
 
 
