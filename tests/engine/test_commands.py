@@ -102,6 +102,14 @@ def test_commands_of_celery_work(
     assert ended.returncode == 0
 
 
+@pytest.mark.usefixtures("workers")
+def test_a_command_that_is_refused_has_another_exit_code(settings: dict[str, Any]) -> None:
+    ended = run(settings, "control", "autoscale", "5", "1")
+
+    assert "Autoscale not enabled" in ended.stdout + ended.stderr
+    assert ended.returncode == 1
+
+
 @pytest.mark.parametrize("arguments", [["status"], ["inspect", "ping"]])
 def test_without_workers_the_exit_code_tells(
     own_redis: EmbeddedRedis, arguments: list[str]

@@ -14,7 +14,7 @@ import sample_app
 from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, listeners, wait_until
 from flask import Flask
-from flask_background import BrokerUnavailable, FlaskCelery
+from flask_background import BrokerUnavailable, FlaskCelery, Future
 from sample_app import celery, create_app
 
 
@@ -44,7 +44,8 @@ def test_whoever_sends_without_redis_hears_of_it(no_redis: FlaskCelery) -> None:
 def test_whoever_looks_without_redis_hears_of_it(no_redis: FlaskCelery) -> None:
     future = no_redis.get("some-id")
 
-    for look in (future.done, future.running, future.cancelled, future.cancel, no_redis.status):
+    ask = (future.done, future.running, future.cancelled, future.cancel, no_redis.status)
+    for look in (*ask, future.result, future.exception, no_redis.control.pool_grow):
         with pytest.raises(BrokerUnavailable, match="Redis does not answer"):
             look()
     with pytest.raises(BrokerUnavailable):
@@ -54,9 +55,9 @@ def test_whoever_looks_without_redis_hears_of_it(no_redis: FlaskCelery) -> None:
             read()
 
 
-def test_waiting_without_redis_ends_with_the_time_out(no_redis: FlaskCelery) -> None:
+def test_whoever_waits_for_a_task_of_his_own_waits_for_redis_too(no_redis: FlaskCelery) -> None:
     with pytest.raises(TimeoutError):
-        no_redis.get("some-id").result(timeout=0.2)
+        Future(no_redis, "some-id", "sample_app.add").result(timeout=0.2)
 
 
 def test_the_same_process_goes_on_when_redis_is_back(tmp_path: Path, start: StartCluster) -> None:

@@ -10,7 +10,7 @@ import redis
 import sample_app
 from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, children, wait_until
-from flask_background import FlaskCelery
+from flask_background import BackgroundError, FlaskCelery
 from sample_app import celery, create_app
 
 
@@ -67,6 +67,22 @@ def test_an_unknown_question_is_an_error(live: FlaskCelery) -> None:
         live.inspect.mood()
 
 
+def test_a_command_returns_what_each_worker_answered(live: FlaskCelery) -> None:
+    main, mail = sorted(live.status(), reverse=True)[0], sorted(live.status())[0]
+    done = {"ok": "new rate limit set successfully"}
+
+    assert live.control.rate_limit("sample_app.double", "99/s") == {main: done, mail: done}
+    assert live.control.rate_limit("sample_app.double", "99/s", destination=mail) == {mail: done}
+    assert live.inspect["ping"](destination=mail) == {mail: {"ok": "pong"}}
+    with_reply = live.control.rate_limit("sample_app.double", 0, reply=True)
+    assert sorted(list(answer) for answer in with_reply) == [[mail], [main]]
+
+
+def test_a_command_that_is_refused_is_an_error(live: FlaskCelery) -> None:
+    with pytest.raises(BackgroundError, match=r"autoscale was refused by .*Autoscale not enabled"):
+        live.control.autoscale(1, 5)
+
+
 def test_heartbeats_and_queue_lengths(live: FlaskCelery, box: redis.Redis) -> None:
     blocker = live.submit(sample_app.hold, "lengths", queue="slow")
     box.blpop(["started:lengths"], timeout=20)
@@ -97,8 +113,7 @@ def test_pools_change_their_size_and_workers_stop(
         wait_until(lambda: has(3), "two more children")
         celery.control.pool_shrink(1)
         wait_until(lambda: has(2), "one child less")
-        answers = celery.control.pool_restart(reply=True) or []
-        assert [list(answer.values()) for answer in answers] == [[{"ok": "reload started"}]]
+        assert list(celery.control.pool_restart().values()) == [{"ok": "reload started"}]
         assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
         celery.control.shutdown()
     # All its workers were told to stop, so the cluster has nothing left to do.
@@ -115,6 +130,5 @@ def test_autoscale_takes_its_sizes_in_either_order(
     start(settings, "cluster", "--no-scheduler", workers=1)
     with create_app(settings).app_context():
         for sizes in ((1, 5), (5, 1)):
-            answers = celery.control.autoscale(*sizes, reply=True)
-            assert answers
-            assert list(answers[0].values()) == [{"ok": "autoscale now max=5 min=1"}]
+            answers = celery.control.autoscale(*sizes)
+            assert list(answers.values()) == [{"ok": "autoscale now max=5 min=1"}]

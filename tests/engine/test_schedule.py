@@ -96,6 +96,14 @@ def test_the_settings_may_hold_a_schedule(own: FlaskCelery, key: str) -> None:
     assert set(found) == {"decorated", "configured"}
 
 
+def test_both_names_of_that_setting_count(own: FlaskCelery) -> None:
+    entry = {"task": "a.b", "schedule": 5.0}
+
+    both = {"CELERYBEAT_SCHEDULE": {"old": entry}, "CELERY_BEAT_SCHEDULE": {"new": entry}}
+
+    assert set(entries(own, both)) == {"old", "new"}
+
+
 def test_a_schedule_made_after_init_app_counts(own: FlaskCelery) -> None:
     entries(own)
 

@@ -146,6 +146,39 @@ def test_other_settings_that_cannot_work_are_refused(settings: dict[str, Any], w
         made(**settings)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("CELERYD_CONCURRENCY", "CELERY_WORKER_CONCURRENCY"),
+        ("CELERYD_TASK_TIME_LIMIT", "CELERY_TASK_TIME_LIMIT"),
+        ("CELERY_DEFAULT_QUEUE", "CELERY_TASK_DEFAULT_QUEUE"),
+        ("CELERY_TASK_RESULT_EXPIRES", "CELERY_RESULT_EXPIRES"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{old} is an old name. Write {new}"):
+        made(**{old: 5})
+
+
+def test_a_name_that_nobody_reads_is_told_with_the_nearest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made(CELERY_TASK_TIME_LIMITS=5, CELERY_XYZ=1, CELERY_WORKERS=2, CELERY_VISIBILITY_TIMEOUT=60)
+
+    (said,) = [one.getMessage() for one in caplog.records if "Nobody reads" in one.getMessage()]
+    assert said.endswith(
+        ": CELERY_TASK_TIME_LIMITS (did you mean CELERY_TASK_TIME_LIMIT?), CELERY_XYZ"
+    )
+
+
+def test_the_number_of_children_may_be_set_for_all_workers(
+    start: StartCluster, client: FlaskCelery
+) -> None:
+    start({"CELERY_WORKER_CONCURRENCY": 3}, "worker", workers=1)
+
+    assert [found["pool"]["max-concurrency"] for found in client.inspect.stats().values()] == [3]
+
+
 def test_none_means_no_limit_where_celery_means_that(start: StartCluster) -> None:
     limits = {"CELERY_TASK_TIME_LIMIT": None, "CELERY_TASK_SOFT_TIME_LIMIT": None}
     with create_app(start(limits, "worker", workers=1).settings).app_context():

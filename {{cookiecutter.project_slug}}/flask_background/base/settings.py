@@ -5,10 +5,14 @@ Every ``CELERY_*`` key reaches Celery under its lower-case name (``CELERY_TASK_T
 The names: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 """
 
-from collections.abc import Mapping
+import functools
+import logging
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
 
+from celery.app.defaults import NAMESPACES, flatten
 from celery.schedules import BaseSchedule
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
@@ -17,6 +21,8 @@ from . import options as own
 from .errors import ConfigurationError
 from .options import Options
 from .redis_urls import celery_url, with_tls_rule
+
+logger = logging.getLogger(__name__)
 
 #: Where Celery finds the engine. It imports these by their names, so no import of ours leads there.
 HOOKS = {
@@ -72,6 +78,7 @@ DEFAULTS: dict[str, Any] = {
     # Replacing one costs seconds in which it takes no task, so it should be rare.
     "worker_max_memory_per_child": 200_000,
     "worker_max_tasks_per_child": 10_000,
+    "worker_concurrency": 1,
     "worker_pool_restarts": True,
     "worker_send_task_events": False,
     "worker_hijack_root_logger": False,
@@ -93,11 +100,10 @@ _TRANSPORT_DEFAULTS: dict[str, Any] = {
     "health_check_interval": 25,
 }
 
-#: Names of article and older Celery that do not follow the rule ``CELERY_`` + setting.
-_OLD_NAMES = {
+#: Names that do not follow the rule ``CELERY_`` + setting, and work all the same.
+_MORE_NAMES = {
     "CELERYBEAT_SCHEDULE": "beat_schedule",
     "CELERY_ALWAYS_EAGER": "task_always_eager",
-    "CELERY_VISIBILITY_TIMEOUT": "visibility_timeout",
 }
 
 #: Seconds. Some heartbeats may fail before a task counts as lost.
@@ -123,11 +129,14 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
     settings |= {"broker_url": url, "result_backend": url}
     if limit := config.get("REDIS_MAX_CONNECTIONS"):
         settings |= {"redis_max_connections": limit, "broker_pool_limit": min(limit, 3)}
+    _check_names([key for key in config if key.startswith("CELERY")])
     for key, value in config.items():
-        if key in _OLD_NAMES:
-            settings[_OLD_NAMES[key]] = value
+        if key in _MORE_NAMES:
+            settings[_MORE_NAMES[key]] = value
         elif key.startswith("CELERY_") and key not in own.KEYS:
             settings[key.removeprefix("CELERY_").lower()] = value
+    schedules = (config.get(f"CELERY{name}_SCHEDULE") or {} for name in ("BEAT", "_BEAT"))
+    settings["beat_schedule"] = {name: entry for one in schedules for name, entry in one.items()}
     if settings.get("task_always_eager"):
         # Tests need no Redis: tasks run where they are sent, and their results are kept here.
         settings |= {
@@ -148,6 +157,31 @@ def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, An
     settings.setdefault("task_queues", [Queue(name, routing_key=name) for name in sorted(queues)])
     _check(settings)
     return settings
+
+
+@functools.cache
+def _old_names() -> dict[str, str]:
+    """Return the keys that older Celery had, with those of today."""
+    found = {}
+    for space, inside in NAMESPACES.items():
+        for name, option in inside.items() if isinstance(inside, dict) else ():
+            for old in option.old:
+                found[old.format(name).upper()] = f"CELERY_{space}_{name}".upper()
+    return found
+
+
+def _check_names(given: Iterable[str]) -> None:
+    """Refuse old names of settings, and warn of those that nobody reads."""
+    settings = {"visibility_timeout", *DEFAULTS, *dict(flatten(NAMESPACES))}
+    known = {f"CELERY_{name.upper()}" for name in settings} | own.KEYS.keys() | _MORE_NAMES.keys()
+    said = []
+    for key in sorted(set(given) - known):
+        if key in _old_names():
+            raise ConfigurationError(f"{key} is an old name. Write {_old_names()[key]}.")
+        nearest = get_close_matches(key, known, 1, cutoff=0.8)
+        said.append(f"{key} (did you mean {nearest[0]}?)" if nearest else key)
+    if said:
+        logger.warning("Nobody reads these settings: %s", ", ".join(said))
 
 
 def tls_url(url: str, config: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 #: What each worker gets unless its own options say otherwise. Gossip and mingle only matter to
 #: Celery's own monitors, and cost connections and commands; our heartbeat is worker/beat.py.
 _DEFAULT_OPTIONS: dict[str, Any] = {
-    "concurrency": 1,
     "without_gossip": True,
     "without_mingle": True,
     "without_heartbeat": True,

@@ -36,7 +36,9 @@ class CeleryGroup(click.Group):
 
         @click.pass_context
         def pass_on(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-            ctx.exit(run_celery(_celery_of(ctx), [cmd_name, *arguments]))
+            celery: Any = _celery_of(ctx)
+            code = run_celery(celery, [cmd_name, *arguments])
+            ctx.exit(code or bool(celery.control.refused))
 
         return click.Command(
             cmd_name,

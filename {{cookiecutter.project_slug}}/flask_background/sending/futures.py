@@ -52,8 +52,8 @@ class Future(concurrent.futures.Future[Any]):
         """Wait for the task's result, at most ``timeout`` seconds, and return it.
 
         Raises ``TimeoutError``; ``concurrent.futures.CancelledError``; ``UnknownTask`` for an id
-        that was never issued or a task that keeps no result; or what the task raised, by its type
-        and message.
+        that was never issued or a task that keeps no result; ``BrokerUnavailable``; or what the
+        task raised, by its type and message.
         """
         self._before_waiting()
         return super().result(timeout)
@@ -193,6 +193,8 @@ class Future(concurrent.futures.Future[Any]):
                 f"The task {current_task.name} waits for the task {self.id}: with every worker "
                 "waiting, nothing would run. Use add_done_callback, or a Celery chain or chord."
             )
+        if self._name is None:
+            self._refresh()  # it was not sent from here: who knows whether Redis is there
         self._watch()
 
     def _watch(self) -> None:

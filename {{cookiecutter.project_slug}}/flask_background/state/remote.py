@@ -1,8 +1,10 @@
 """Asking the workers and telling them what to do, from the application's code."""
 
+import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
@@ -11,7 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from .. import celery_internals
-from ..base.errors import BrokerUnavailable
+from ..base.errors import BackgroundError, BrokerUnavailable
 from ..core import Core
 from . import heartbeats
 
@@ -27,6 +29,7 @@ class Inspector:
 
     Each takes ``timeout`` (seconds, default 1) and ``destination`` (names of workers), and the
     command's own arguments. The answer is a dict by worker, or None when no worker answered.
+    ``inspect["ping"]`` is ``inspect.ping``.
     """
 
     def __init__(self, celery: Celery) -> None:
@@ -37,19 +40,41 @@ class Inspector:
             raise AttributeError(f"Celery's inspect has no command {command!r}.")
 
         def ask(*args: Any, timeout: float = 1.0, destination: Any = None, **kwargs: Any) -> Any:
-            try:
-                inspect = self._celery.control.inspect(timeout=timeout, destination=destination)
+            names = _names(destination)
+            with _redis_needed():
+                inspect = self._celery.control.inspect(timeout=timeout, destination=names)
                 return getattr(inspect, command)(*args, **kwargs)
-            except (OperationalError, RedisError) as error:
-                raise BrokerUnavailable(f"Redis does not answer: {error}") from error
 
         return ask
 
+    __getitem__ = __getattr__
+
+
+@contextmanager
+def _redis_needed() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, RedisError) as error:
+        raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+
+
+def _names(destination: str | Iterable[str] | None) -> list[str] | None:
+    """Name the workers that are meant; None for all. A text may name several: ``a@x,b@x``."""
+    if isinstance(destination, str):
+        destination = destination.split(",")
+    return None if destination is None else list(destination)
+
 
 class RemoteControl(Control):
-    """Celery's ``control`` commands, made safe where they are not."""
+    """Celery's ``control`` commands, made safe where they are not.
+
+    Those that workers answer return the answers, by worker. With ``reply`` given, each is Celery's
+    own in all.
+    """
 
     app: Core
+    #: The workers that refused the last command, and why.
+    refused: Mapping[str, str] = {}
 
     def broadcast(  # type: ignore[override]
         self,
@@ -75,7 +100,9 @@ class RemoteControl(Control):
         with self.app.connection_for_write() as own:
             if wait:
                 self._wait_for_workers(own.default_channel)
-            return super().broadcast(command, arguments, destination, own, **kwargs)
+            answers = super().broadcast(command, arguments, destination, own, **kwargs)
+        self.refused = _refusals(_by_worker(answers))
+        return answers
 
     def _wait_for_workers(self, channel: Any) -> None:
         if not isinstance(channel, celery_internals.Channel):
@@ -97,3 +124,46 @@ class RemoteControl(Control):
         The two are easily mixed up.
         """
         return super().autoscale(max(first, second), min(first, second), **kwargs)
+
+
+def _by_worker(answers: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
+    return {worker: answer for one in answers or () for worker, answer in one.items()}
+
+
+def _refusals(answers: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        worker: answer["error"]
+        for worker, answer in answers.items()
+        if isinstance(answer, Mapping) and "error" in answer
+    }
+
+
+def _answering(name: str) -> Callable[..., Any]:
+    plain = getattr(RemoteControl, name)
+
+    @functools.wraps(plain)
+    def command(self: RemoteControl, *args: Any, destination: Any = None, **options: Any) -> Any:
+        options["destination"] = _names(destination)
+        with _redis_needed():
+            if "reply" in options:
+                return plain(self, *args, **options)
+            answers = _by_worker(plain(self, *args, reply=True, **options))
+        if refused := _refusals(answers):
+            said = "; ".join(f"{worker}: {reason}" for worker, reason in refused.items())
+            raise BackgroundError(f"{name} was refused by {said}")
+        return answers
+
+    return command
+
+
+for _name in (
+    "add_consumer",
+    "autoscale",
+    "cancel_consumer",
+    "pool_grow",
+    "pool_restart",
+    "pool_shrink",
+    "rate_limit",
+    "time_limit",
+):
+    setattr(RemoteControl, _name, _answering(_name))
