@@ -72,7 +72,9 @@ class RemoteControl(Control):
     own in all.
     """
 
+    # What the types of Celery do not tell.
     app: Core
+    mailbox: Any
     #: The workers that refused the last command, and why.
     refused: Mapping[str, str] = {}
 
