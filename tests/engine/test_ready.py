@@ -251,6 +251,16 @@ def test_every_cancelled_task_ends_though_no_command_arrives(
     wait_until(lambda: not client.heartbeats()[0].active, "all to be ended")
 
 
+def test_a_cancel_is_remembered_until_the_task_would_run(client: FlaskCelery) -> None:
+    days = 3 * 24 * 3600
+    future = client.submit(sample_app.nothing, countdown=days)
+
+    assert future.cancel()
+
+    lifetime: Any = client.redis.ttl(client.keys.cancelled(future.id))
+    assert lifetime > days
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs processes for tasks")
 def test_a_worker_goes_on_at_once_after_a_cancelled_task(
     start: StartCluster, client: FlaskCelery
