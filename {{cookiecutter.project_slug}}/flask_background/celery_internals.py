@@ -188,6 +188,7 @@ class Channel(kombu_redis.Channel):
     unacked_restore_interval: float
     _expires: Any
     _flush_brpop_reauth: Any
+    _get_publish_topic: Any
     _q_for_pri: Any
     _queue_cycle: Any
     _receive: Any
@@ -256,19 +257,18 @@ class Channel(kombu_redis.Channel):
         with self.conn_or_acquire() as client:
             return int(client.publish(self._get_publish_topic(exchange, ""), ""))
 
-    def listen(self, seconds: float) -> None:
-        """Subscribe to what is sent to all, and wait until Redis has confirmed it.
-
-        Raises the error of a lost connection when that takes longer.
-        """
+    def listen(self, seconds: float) -> bool:
+        """Subscribe to what is sent to all, and wait whether Redis confirms it."""
         self._listens = False
         self._in_listen = None
-        self.connection.cycle._register_LISTEN(self)
+        poller: Any = self.connection.cycle
+        poller._register_LISTEN(self)
         end = time.monotonic() + seconds
         while not self._listens:
             if not self.subclient.connection.can_read(timeout=max(0, end - time.monotonic())):
-                raise RedisConnectionError("Redis does not confirm the subscription to commands.")
+                return False
             self._receive()
+        return True
 
     def send(self, *command: Any) -> None:
         """Send a command whose answer the event loop will find."""

@@ -49,7 +49,9 @@ def cancel(core: Core, task_id: str) -> bool:
     if meta is None or meta["status"] in states.READY_STATES:
         return False
     try:
-        core.redis.set(core.keys.cancelled(task_id), 1, ex=ISSUED_TTL)
+        # The mark outlives the task's record: that of one that waits for days is kept for longer.
+        lifetime: Any = core.redis.ttl(core.backend.get_key_for_task(task_id))
+        core.redis.set(core.keys.cancelled(task_id), 1, ex=max(lifetime, ISSUED_TTL))
         if meta["status"] not in (states.STARTED, "PROGRESS"):
             core.backend.store_result(task_id, CANCELLED, states.REVOKED)
     except (OperationalError, RedisError) as error:

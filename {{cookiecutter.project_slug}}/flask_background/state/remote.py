@@ -72,7 +72,9 @@ class RemoteControl(Control):
     own in all.
     """
 
+    # What the types of Celery do not tell.
     app: Core
+    mailbox: Any
     #: The workers that refused the last command, and why.
     refused: Mapping[str, str] = {}
 
@@ -98,7 +100,7 @@ class RemoteControl(Control):
         if connection is not None:
             return super().broadcast(command, arguments, destination, connection, **kwargs)
         with self.app.connection_for_write() as own:
-            if wait:
+            if wait and self.app.conf.worker_enable_remote_control:
                 self._wait_for_workers(own.default_channel)
             answers = super().broadcast(command, arguments, destination, own, **kwargs)
         self.refused = _refusals(_by_worker(answers))

@@ -25,6 +25,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from .. import celery_internals
@@ -124,8 +125,9 @@ class Channel(celery_internals.Channel):
         """
         self._acknowledges = not no_ack
         tag = super().basic_consume(queue, no_ack, *args, **kwargs)
-        if queue in self.active_fanout_queues:
-            self.listen(CONFIRMED_WITHIN)
+        if queue in self.active_fanout_queues and not self.listen(CONFIRMED_WITHIN):
+            logger.warning("Redis does not confirm that this process hears commands.")
+            raise RedisConnectionError("The subscription to commands is not confirmed.")
         return tag
 
     def ask(self, timeout: float | None = None) -> None:
