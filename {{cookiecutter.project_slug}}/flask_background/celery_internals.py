@@ -25,6 +25,7 @@ NAMES = {
     "billiard.pool": "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
     "billiard.pool:ApplyResult": "_accepted _write_to",
     "billiard.pool:Pool": "_cache",
+    "billiard.process:BaseProcess": "_is_alive",
     "celery.app.base:Celery": "_backend_cache _local _pool _tasks",
     "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _set",
     "celery.concurrency.asynpool:AsynPool": "_event_process_exit _fileno_to_outq _pool "
@@ -188,6 +189,7 @@ class Channel(kombu_redis.Channel):
     unacked_restore_interval: float
     _expires: Any
     _flush_brpop_reauth: Any
+    _get_publish_topic: Any
     _q_for_pri: Any
     _queue_cycle: Any
     _receive: Any
@@ -263,7 +265,8 @@ class Channel(kombu_redis.Channel):
         """
         self._listens = False
         self._in_listen = None
-        self.connection.cycle._register_LISTEN(self)
+        poller: Any = self.connection.cycle
+        poller._register_LISTEN(self)
         end = time.monotonic() + seconds
         while not self._listens:
             if not self.subclient.connection.can_read(timeout=max(0, end - time.monotonic())):

@@ -73,6 +73,7 @@ class RemoteControl(Control):
     """
 
     app: Core
+    mailbox: Any
     #: The workers that refused the last command, and why.
     refused: Mapping[str, str] = {}
 

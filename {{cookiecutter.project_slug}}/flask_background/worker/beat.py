@@ -32,8 +32,8 @@ class HeartbeatStep(bootsteps.StartStopStep):
     worker's subscription is lost, and nobody is told. So this step comes after ``Control``, the
     step of Celery's start that subscribes, and which waits for the confirmation here (see
     ``Channel.basic_consume``). All that tells of the worker comes later still: its first heartbeat,
-    systemd's ``READY``, and the line "ready" in the log, which the last step writes, the event loop.
-    A lost connection stops all steps and starts them again in the same order.
+    systemd's ``READY``, and the line "ready" in the log, which the last step writes, the event
+    loop. A lost connection stops all steps and starts them again in the same order.
     """
 
     requires = (Control,)
@@ -67,8 +67,9 @@ class HeartbeatStep(bootsteps.StartStopStep):
     def _wait_for_commands(self, consumer: Any) -> None:
         """Wait where a green thread subscribes, with a connection of its own."""
         end = time.monotonic() + CONFIRMED_WITHIN
-        for step in consumer.steps:
-            while isinstance(step, Control) and step.is_green and not step.box.consumer:
+        steps: list[Any] = [step for step in consumer.steps if isinstance(step, Control)]
+        for step in steps:
+            while step.is_green and not step.box.consumer:
                 if time.monotonic() > end:
                     raise RedisConnectionError("The worker does not hear commands.")
                 time.sleep(0.01)
