@@ -17,8 +17,8 @@ from sample_app import celery, create_app, mailbox
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
-#: Seconds that running tasks have; short, so that the tests are.
-SOFT = 2
+#: Seconds that running tasks have: some for the test to say that one may end, few to wait for.
+SOFT = 5
 
 
 def settings(server: EmbeddedRedis, **more: object) -> dict[str, object]:

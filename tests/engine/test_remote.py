@@ -15,7 +15,7 @@ from sample_app import celery, create_app
 
 
 def test_status_names_every_worker(live: FlaskCelery) -> None:
-    status = live.status()
+    status = live.status(timeout=3)
 
     assert {name.partition("@")[0] for name in status} == {"main", "mail"}
     assert set(status.values()) == {"OK"}
@@ -28,7 +28,8 @@ def test_workers_answer_what_inspect_asks(live: FlaskCelery, box: redis.Redis) -
     main = next(beat.name for beat in live.heartbeats() if beat.name.startswith("main@"))
 
     def ask(command: str) -> Any:
-        return getattr(live.inspect, command)(destination=[main])[main]
+        # It returns with the answer; the time is for a machine that has much to do.
+        return getattr(live.inspect, command)(destination=[main], timeout=20)[main]
 
     def ids(command: str) -> list[str]:
         return [task.get("id") or task["request"]["id"] for task in ask(command)]

@@ -140,7 +140,8 @@ def test_an_option_that_cannot_work_is_refused(
 
 
 def test_every_option_of_celery_is_known(either: FlaskCelery) -> None:
-    options = {"headers": {"a": 1}, "expires": 60, "time_limit": 9, "link": sample_app.double.s()}
+    link = sample_app.double.s()
+    options: dict[str, Any] = {"headers": {"a": 1}, "expires": 60, "time_limit": 9, "link": link}
 
     assert either.apply(sample_app.double, (2,), **options).result(timeout=20) == 4
 

@@ -41,9 +41,9 @@ MOST = {
     "my_app": 2200,
     "my_app without examples": 1600,
     "tests": 2200,
-    ENGINE: 6100,  # shall be 4300
+    ENGINE: 6400,  # shall be 4300
 }
-TOO_LARGE = {f"{ENGINE}.celery_internals": 320}
+TOO_LARGE = {INTERNALS: 380}
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,16 @@ def layer_of(name: str) -> str:
 
 
 def test_private_names_of_celery_stand_in_one_file(engine: list[Module]) -> None:
-    known = {name for names in celery_internals.NAMES.values() for name in names}
+    known = names_of_celery()
     others = [module for module in engine if module.name != INTERNALS]
     ours = PUBLIC.union(*map(private_names_of_ours, others)) - known
     for module in others:
         assert set(private_uses(module)) - ours == set(), module.name
+
+
+def names_of_celery() -> set[str]:
+    """Return the names that the one file says it touches."""
+    return {name for names in celery_internals.NAMES.values() for name in names.split()}
 
 
 def private_uses(module: Module) -> Iterator[str]:
@@ -237,6 +242,13 @@ def private_names_of_ours(module: Module) -> Iterator[str]:
 def is_private(name: str) -> bool:
     """Whether a name is private by its form."""
     return name.startswith("_") and not name.endswith("__")
+
+
+def test_each_private_name_of_celery_is_looked_for(engine: list[Module]) -> None:
+    known = names_of_celery()
+    ours = PUBLIC.union(*map(private_names_of_ours, engine)) - known
+    (internals,) = (module for module in engine if module.name == INTERNALS)
+    assert set(private_uses(internals)) - ours - known == set()
 
 
 def test_what_is_private_in_celery_is_there_still() -> None:

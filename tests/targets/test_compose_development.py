@@ -51,7 +51,7 @@ def test_an_edit_restarts_web_and_worker(used: Used) -> None:
     """What is edited on this machine runs in the containers, without a command."""
     stack = used.stack
     before = {it.pid for it in stack.cluster()}
-    with (stack.project / stack.slug / "health.py").open("a") as file:
+    with (stack.project / stack.slug / "ops" / "health.py").open("a") as file:
         file.write(
             '\n\n@bp.get("/edited")\ndef edited() -> Response:\n    return jsonify(edited=1)\n'
         )

@@ -25,6 +25,7 @@ NAMES = {
     "billiard.pool": "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
     "billiard.pool:ApplyResult": "_accepted _write_to",
     "billiard.pool:Pool": "_cache",
+    "billiard.process:BaseProcess": "_is_alive",
     "celery.app.base:Celery": "_backend_cache _local _pool _tasks",
     "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _set",
     "celery.concurrency.asynpool:AsynPool": "_event_process_exit _fileno_to_outq _pool "

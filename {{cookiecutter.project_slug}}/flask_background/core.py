@@ -44,6 +44,7 @@ class Core(Celery):
 
     control_cls = HOOKS["control"]
     backend: Any
+    control: Any
 
     def __init__(self, main: str | None, **kwargs: Any) -> None:
         super().__init__(main, **kwargs)

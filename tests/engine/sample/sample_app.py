@@ -23,7 +23,7 @@ from uuid import UUID
 
 import redis
 from celery import Task, shared_task, signals
-from celery.schedules import BaseSchedule
+from celery.schedules import BaseSchedule, schedstate
 from celery.worker.control import inspect_command
 from flask import Flask, current_app, g, has_app_context, has_request_context
 from flask_background import FlaskCelery, connect_redis, current_task, progress
@@ -35,8 +35,8 @@ celery = FlaskCelery()
 class Always(BaseSchedule):
     """A schedule that is due at every look."""
 
-    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
-        return True, 0
+    def is_due(self, last_run_at: datetime) -> schedstate:
+        return schedstate(True, 0)
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
         return timedelta(0)

@@ -61,7 +61,8 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
     """Make HOST ready for the application.
 
-    A second run changes only what is not as it should be. The exit code is 3 when all is done but for the certificate.
+    A second run changes only what is not as it should be. The exit code is 3 when all is done but
+    for the certificate.
     """
     _need_pyinfra()
     settings = _check_settings(server.project, options)
