@@ -111,7 +111,7 @@ def client(pytestconfig: pytest.Config) -> Client:
 def token(client: Client) -> str:
     """Return the API token; checks that need it are left out without one."""
     if not client.token:
-        pytest.skip(f"{client.no_token} (--api-token or API_TOKEN)")
+        pytest.skip(client.no_token)
     return client.token
 {% if cookiecutter.include_examples == "yes" %}
 
