@@ -203,6 +203,19 @@ def test_too_many_starts_are_refused_for_a_while() -> None:
     assert client.get("/healthz").status_code == 200
 
 
+def test_an_operator_is_not_locked_out_by_what_a_neighbour_starts() -> None:
+    limits = {"RATELIMIT_ENABLED": True, "RATELIMIT_ENQUEUE": "1 per minute"}
+    app = create_app("testing", limits)
+    token = {"Authorization": f"Bearer {app.config['API_TOKEN']}"}
+    wrong = {"Authorization": "Bearer wrong"}
+    neighbour = [app.test_client().post(START, json={"duration": 0}, headers=wrong) for _ in "ab"]
+
+    answer = app.test_client().post(START, json={"duration": 0}, headers=token)
+
+    assert [one.status_code for one in neighbour] == [202, 429]
+    assert answer.status_code == 202
+
+
 def test_without_redis_a_start_is_refused_for_now() -> None:
     app = create_app("testing", {"CELERY_TASK_ALWAYS_EAGER": False, "RATELIMIT_ENABLED": True})
 

@@ -12,12 +12,7 @@ from flask.typing import ResponseReturnValue
 from flask_background import BrokerUnavailable, reason_of
 from flask_limiter import RateLimitExceeded
 from redis.exceptions import RedisError
-from werkzeug.exceptions import (
-    BadRequest,
-    HTTPException,
-    RequestEntityTooLarge,
-    ServiceUnavailable,
-)
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
 from ..extensions import limiter
 
@@ -44,11 +39,9 @@ def init_app(app: Flask) -> None:
     app.before_request(_refuse_bad_body)
 
 
-def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, title: str | None = None
-) -> Response:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """Make an error's answer; ``detail`` is one sentence that says what was wrong."""
-    title = title or HTTPStatus(status).phrase
+    title = HTTPStatus(status).phrase
     if wants_json():
         response = jsonify(
             type="about:blank",
@@ -61,7 +54,7 @@ def problem(
         response.content_type = "application/problem+json"
     else:
         page = render_template("problem.html", status=status, title=title, detail=detail)
-        response = Response(page)
+        response = current_app.make_response(page)
     response.status_code = status
     response.headers.extend(dict(headers or {}))
     return response
@@ -100,12 +93,8 @@ def _too_many(error: RateLimitExceeded) -> Response:
 def _redis_away(error: Exception) -> Response:
     """Say what is wrong with Redis. The log has the error itself, which may name hosts."""
     current_app.logger.warning("Redis did not serve this request: %s", error)
-    return problem(
-        503,
-        f"{reason_of(error)} Nothing was started; try again soon.",
-        {"Retry-After": str(RETRY_AFTER)},
-        ServiceUnavailable().name,
-    )
+    detail = f"{reason_of(error)} Nothing was started; try again soon."
+    return problem(503, detail, {"Retry-After": str(RETRY_AFTER)})
 
 
 def _refuse_bad_body() -> None:

@@ -1,6 +1,7 @@
 """Rate limits: counted in Redis, and in this process while Redis is away."""
 
 import time
+from contextlib import suppress
 from ipaddress import ip_network
 
 from flask import Flask, request
@@ -15,18 +16,15 @@ from .operators import is_operator
 _TIMEOUT = 0.15
 
 
-def client() -> str:
-    """Name who is counted: an address, or with IPv6 the network of a customer (/64).
+def who_is_counted() -> str:
+    """Name the client: its address, or with IPv6 its network (/64), which one customer has.
 
-    Operators have a count of their own, so that no neighbour uses up theirs.
+    Operators are counted apart from others at their address, who could use up their limit.
     """
-    if is_operator():
-        return "operators"
     address = (request.remote_addr or "").removeprefix("::ffff:")
-    try:
-        return str(ip_network(address).supernet(new_prefix=64))
-    except ValueError:  # it is no IPv6 address
-        return address
+    with suppress(ValueError):  # it is no IPv6 address
+        address = str(ip_network(address).supernet(new_prefix=64))
+    return f"operator {address}" if is_operator() else address
 
 
 class RateLimiter(Limiter):
@@ -36,7 +34,7 @@ class RateLimiter(Limiter):
     """
 
     def __init__(self) -> None:
-        super().__init__(client, in_memory_fallback_enabled=True)
+        super().__init__(who_is_counted, in_memory_fallback_enabled=True)
         # Flask-Limiter looks now and then, in any request, whether Redis is back.
         self.request_filter(lambda: request.blueprint == "health")
 
