@@ -49,7 +49,9 @@ class CeleryGroup(click.Group):
         )
 
 
-@click.group(cls=CeleryGroup, name="celery")
+@click.group(
+    cls=CeleryGroup, name="celery", context_settings={"help_option_names": ["-h", "--help"]}
+)
 def celery_group() -> None:
     """Run and look after the background workers.
 
