@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from .base.errors import BrokerUnavailable
 from .base.records import TaskInfo
 from .cluster.local import LocalCluster
-from .commands.celery import celery_group
+from .commands.celery import celery_group, path_given_to_flask
 from .core import SUBMITTED, Core
 from .sending import schedules, submitting
 from .sending.futures import Future
@@ -59,6 +59,7 @@ class FlaskCelery(Core):
         Raises ``ConfigurationError`` when a ``CELERY_*`` value cannot work.
         """
         super().init_app(app)
+        self._local_cluster.app_path = path_given_to_flask()
         app.cli.add_command(celery_group)
 
     # Tasks and schedules
