@@ -76,6 +76,8 @@ def test_a_registered_task_works_the_way_celery_documents(live: FlaskCelery) -> 
 def test_tasks_are_found_by_name(either: FlaskCelery) -> None:
     assert either.submit(either.task.double, 3).result(timeout=20) == 6
     assert either.submit(either.task["sample_app.double"], 3).result(timeout=20) == 6
+    assert either.task["double"].name == "sample_app.double"
+    assert either.task.bound.name == either.task.elsewhere.name == "named.elsewhere"
     with pytest.raises(AttributeError, match="No task has the name 'triple'"):
         _ = either.task.triple
     with pytest.raises(KeyError):

@@ -139,6 +139,11 @@ def test_help_lists_our_commands_and_those_of_celery(invoke: Invoke) -> None:
         assert f"\n  {name} " in commands
 
 
+def test_help_is_short_too(invoke: Invoke) -> None:
+    assert invoke("-h").stdout == invoke("--help").stdout
+    assert invoke("cluster", "-h").exit_code == 0
+
+
 def test_our_commands_have_help(invoke: Invoke) -> None:
     for name in ("cluster", "worker"):
         ended = invoke(name, "--help")

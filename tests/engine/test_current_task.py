@@ -30,6 +30,7 @@ def test_a_task_reports_its_progress(live: FlaskCelery, box: redis.Redis) -> Non
     assert future.state == "PROGRESS"
     assert future.running()
     assert future.info is not None
+    assert future.info["percent"] == 25
     assert future.info.progress == {
         "current": 1,
         "total": 4,
@@ -45,9 +46,11 @@ def test_a_task_may_have_a_state_of_its_own(live: FlaskCelery, box: redis.Redis)
     box.blpop(["started:dream"], timeout=20)
 
     assert (future.state, future.running(), future.done()) == ("DREAMING", True, False)
+    assert future.info is not None
+    assert (future.info.meta, future.info["of"]) == ({"of": "sheep"}, "sheep")
     box.rpush("release:dream", "go")
     assert future.result(timeout=20) == "dream released"
 
 
 def test_states_may_be_set_in_eager_mode(eager: FlaskCelery) -> None:
-    assert eager.submit(sample_app.eager_states).result() == ["PROGRESS", "DREAMING"]
+    assert eager.submit(sample_app.eager_states).result() == ["PROGRESS", "DREAMING", "1"]

@@ -10,6 +10,7 @@ import queue
 import re
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from .extensions import celery
 
 def create_app():
     app = Flask(__name__)
-    app.config["REDIS_URL"] = os.environ["DOCS_REDIS_URL"]
+    app.config.update(SECRET_KEY="of the page", REDIS_URL=os.environ["DOCS_REDIS_URL"])
     celery.init_app(app)
     return app
 """,
@@ -75,6 +76,7 @@ def docs_worker(docs_app: Flask, tmp_path: Path) -> Iterator[None]:
 def test_each_example_of_the_page_gives_what_the_page_shows(docs_app: Flask) -> None:
     names: dict[str, Any] = {
         **vars(importlib.import_module(f"{PACKAGE}.sums")),
+        "Decimal": Decimal,
         "concurrent": concurrent,
         "queue": queue,
     }

@@ -19,6 +19,7 @@ def test_a_pool_is_a_row_of_futures(either: FlaskCelery) -> None:
 
     assert list(pool) == [first, second]
     assert len(pool) == 2
+    assert pool[1] is second
     assert pool.result(timeout=20) == [1, 2]
     assert pool.exception(timeout=20) == [None, None]
     assert (pool.done(), pool.running(), pool.cancelled()) == (True, False, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import queue
 import threading
 from concurrent.futures import FIRST_COMPLETED, CancelledError
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 import redis
 import sample_app
 from engine_support import listeners, wait_until
+from flask import current_app
 from flask_background import BackgroundError, FlaskCelery, Future, TaskError, UnknownTask
 
 
@@ -27,6 +29,9 @@ def test_a_future_tells_the_end_of_its_task(either: FlaskCelery) -> None:
     assert (future.info.id, future.info.result, future.info.done) == (future.id, 3, True)
     assert future.date_done is not None
     assert future.known
+    assert (future.ready(), future.successful(), future.failed()) == (True, True, False)
+    assert future.task_id == future.id
+    assert future.worker
 
 
 def test_a_future_follows_its_task(live: FlaskCelery, box: redis.Redis) -> None:
@@ -209,6 +214,7 @@ def test_a_running_task_that_is_cancelled_is_stopped(live: FlaskCelery, box: red
         other.result(timeout=20)
     assert other.cancelled()
     assert box.exists("ended:stopped") == 0
+    assert future.cancel(wait=True, timeout=20)
     assert live.submit(sample_app.nothing).result(timeout=20) is None
 
 
@@ -233,6 +239,40 @@ def test_a_callback_is_called_by_itself(live: FlaskCelery) -> None:
 
     assert called.wait(20)
     assert seen == [(future, 3)]
+
+
+def test_whoever_waited_may_go_on_before_the_callbacks(live: FlaskCelery) -> None:
+    allowed, called = threading.Event(), threading.Event()
+    future = live.submit(sample_app.nothing)
+    future.add_done_callback(lambda _: allowed.wait(20) and called.set())
+
+    future.result(timeout=20)
+
+    assert not called.is_set()
+    allowed.set()
+    assert called.wait(20)
+
+
+def test_a_callback_has_the_context_of_the_application(either: FlaskCelery) -> None:
+    names: queue.Queue[str] = queue.Queue()
+    future = either.submit(sample_app.nothing)
+
+    future.add_done_callback(lambda _: names.put(current_app.name))
+
+    assert names.get(timeout=20) == "sample_app"
+
+
+def test_an_error_in_a_callback_is_logged_with_the_task(
+    either: FlaskCelery, caplog: pytest.LogCaptureFixture
+) -> None:
+    called = threading.Event()
+    future = either.submit(sample_app.nothing)
+    future.add_done_callback(lambda _: {}["nothing"])
+    future.add_done_callback(lambda _: called.set())  # the others are called all the same
+
+    assert called.wait(20)
+    said = f"A callback of the task sample_app.nothing ({future.id}) failed."
+    assert [one for one in caplog.records if one.getMessage() == said and one.exc_info]
 
 
 def test_a_callback_added_after_the_end_is_called_at_once(either: FlaskCelery) -> None:
@@ -288,13 +328,21 @@ def test_asyncio_can_await_a_future(either: FlaskCelery) -> None:
     assert isinstance(error, ValueError)
 
 
-def test_a_task_may_not_wait_for_another(live: FlaskCelery) -> None:
+@pytest.mark.parametrize("how", ["result", "exception", "pool", "wait", "as_completed"])
+def test_a_task_may_not_wait_for_another(live: FlaskCelery, how: str) -> None:
     other = live.submit(sample_app.nothing, countdown=200)
-    future = live.submit(sample_app.wait_inside, other.id)
+    future = live.submit(sample_app.wait_inside, other.id, how)
 
-    with pytest.raises(RuntimeError, match="waits for the task"):
+    with pytest.raises(RuntimeError, match=r"The task sample_app\.wait_inside waits for the task"):
         future.result(timeout=20)
     other.cancel()
+
+
+def test_a_task_may_look_at_the_result_of_one_that_has_ended(live: FlaskCelery) -> None:
+    ended = live.submit(sample_app.add, 1, 2)
+    ended.result(timeout=20)
+
+    assert live.submit(sample_app.wait_inside, ended.id, "result").result(timeout=20) == 3
 
 
 def test_a_task_may_submit_another(live: FlaskCelery) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 import sample_app
 from devtools.dev.redis_server import EmbeddedRedis
-from engine_support import Running, children, exists, wait_until
+from engine_support import Running, children, environment, exists, wait_until
 from flask_background import BackgroundError, BrokerUnavailable
 from sample_app import celery, create_app
 
@@ -30,6 +31,18 @@ with create_app().app_context():
         celery.stop()
         print("stopped", flush=True)
     signal.pause()
+"""
+
+
+#: Its cluster lives, and its workers do not.
+UNABLE = """
+from celery.signals import celeryd_init
+from sample_app import create_app
+app = create_app()
+@celeryd_init.connect
+def refuse(**_):
+    print("no room for it")
+    raise SystemExit(1)
 """
 
 
@@ -142,7 +155,8 @@ def test_without_the_setting_nothing_is_started(own_redis: EmbeddedRedis) -> Non
 @pytest.mark.parametrize(
     ("code", "timeout", "why"),
     [
-        ("raise ImportError('broken')", 30, "The workers ended with exit code"),
+        ("raise ImportError('broken')", 30, "The workers ended at once:[^$]*broken"),
+        (UNABLE, 30, "The workers ended at once:[^$]*no room for"),
         ("import signal; signal.pause()", 1, "No worker answered within 1 s"),
     ],
 )
@@ -162,9 +176,78 @@ def test_workers_that_do_not_come_are_an_error(
         "CELERY_START_TIMEOUT": timeout,
     }
     with create_app(config).app_context():
-        with pytest.raises(BackgroundError, match=why):
-            celery.submit(sample_app.nothing)
+        for _ in range(2):  # the second one is told as well
+            with pytest.raises(BackgroundError, match=why):
+                celery.submit(sample_app.nothing)
         celery.stop()
+
+
+#: A file of an application of its own, with a command that submits a task.
+APP = """
+import os
+from flask import Flask
+from flask_background import FlaskCelery
+{extension}
+def {name}({parameter}):
+    app = Flask({import_name})
+    app.config.update(
+        SECRET_KEY="x", REDIS_URL=os.environ["KIND_REDIS"], CELERY_START_LOCAL_WORKERS=True,
+        CELERY_START_TIMEOUT=30,
+    )
+    celery.init_app(app)
+    app.cli.command("try")(lambda: print("sum", celery.submit(add, 1, 2).result(30)))
+    return app
+"""
+SUM = "def add(x, y):\n    return x + y\n"
+
+
+def kind(**more: str) -> str:
+    given = {"name": "create_app", "parameter": "", "import_name": "__name__"}
+    given["extension"] = f"celery = FlaskCelery()\n{SUM}"
+    return APP.format(**given | more)
+
+
+SHOP = kind(
+    name="build",
+    import_name="'shop'",
+    extension="from .sums import add\ncelery = FlaskCelery()",
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"app.py": kind() + "app = create_app()\n"}, None),
+        ({"single.py": kind(parameter="name")}, "single:create_app('x')"),
+        ({"outer/__init__.py": "", "outer/inner/__init__.py": kind()}, "outer.inner"),
+        (
+            {"shop/__init__.py": "", "shop/sums.py": SUM, "shop/factory.py": SHOP},
+            "shop.factory:build",
+        ),
+    ],
+    ids=["single file", "factory with an argument", "nested package", "factory elsewhere"],
+)
+def test_whatever_flask_can_load_has_its_workers(
+    own_redis: EmbeddedRedis, tmp_path: Path, files: dict[str, str], told: str | None
+) -> None:
+    folder = tmp_path / "project"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    environ = {key: value for key, value in environment({}).items() if key != "FLASK_APP"}
+    command = [sys.executable, "-m", "flask", *(["--app", told] if told else []), "try"]
+
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        env=environ | {"KIND_REDIS": own_redis.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "sum 3" in ended.stdout, ended.stdout + ended.stderr
 
 
 def test_without_redis_the_start_says_so() -> None:

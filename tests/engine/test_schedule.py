@@ -63,6 +63,18 @@ def test_a_task_may_be_scheduled_too(own: FlaskCelery) -> None:
     assert entries(own)["of-a-task"]["task"] == "special"
 
 
+def test_what_is_scheduled_is_found_by_name(own: FlaskCelery) -> None:
+    task = own.schedule(10, name="every-ten")(job)
+    own.task(name="idle")(entries)
+    entries(own)
+
+    assert own.schedule["every-ten"] is own.schedule.job
+    assert own.schedule.job.name == task.name
+    for name in ("idle", "nothing"):
+        with pytest.raises(AttributeError, match=f"{name}"):
+            getattr(own.schedule, name)
+
+
 def test_a_name_that_is_taken_is_refused(own: FlaskCelery) -> None:
     own.schedule(10, name="twice")(job)
 

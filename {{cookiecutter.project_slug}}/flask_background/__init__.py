@@ -21,8 +21,9 @@ from .base.reasons import reason_of
 from .base.records import TaskInfo
 from .base.redis_urls import connect_redis, is_verified, with_tls_rule, without_password
 from .cluster.child import Child
-from .sending.futures import Future, FuturePool
+from .sending.futures import Future
 from .sending.once import no_overlap, unique_by
+from .sending.pool import FuturePool
 from .sending.tasks import FlaskTask, progress
 from .state.activity import TaskStatistics
 from .state.failed import FailedTask

@@ -1,21 +1,20 @@
 """The Flask extension: a Celery that takes its settings from a Flask application."""
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from celery import Task
-from celery.schedules import BaseSchedule
 from flask import Flask
 from redis.exceptions import RedisError
 
 from .base.errors import BrokerUnavailable
 from .base.records import TaskInfo
 from .cluster.local import LocalCluster
-from .commands.celery import celery_group
+from .commands.celery import celery_group, path_given_to_flask
 from .core import SUBMITTED, Core
 from .sending import schedules, submitting
-from .sending.futures import Future, FuturePool
+from .sending.futures import Future
+from .sending.pool import FuturePool
 from .sending.tasks import FlaskTask, TaskNamespace
 from .state import activity, failed, heartbeats, lookup, overview, scheduler
 from .state.activity import TaskStatistics
@@ -60,6 +59,7 @@ class FlaskCelery(Core):
         Raises ``ConfigurationError`` when a ``CELERY_*`` value cannot work.
         """
         super().init_app(app)
+        self._local_cluster.app_path = path_given_to_flask()
         app.cli.add_command(celery_group)
 
     # Tasks and schedules
@@ -69,28 +69,10 @@ class FlaskCelery(Core):
         """The decorator ``@celery.task``; also ``celery.task.NAME`` and ``celery.task["NAME"]``."""
         return TaskNamespace(self)
 
-    def schedule(
-        self,
-        when: float | BaseSchedule | None = None,
-        *,
-        name: str | None = None,
-        args: Iterable[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
-        **crontab_fields: Any,
-    ) -> Callable[[Callable[..., Any]], Any]:
-        """Decorate a function or a task that runs by the clock.
-
-        ``when`` is a number of seconds or one of Celery's schedules (``crontab``, ``solar``);
-        without it the keywords are those of ``crontab`` (``hour=7, minute=30``). ``args`` and
-        ``kwargs`` are passed at each run; ``options`` go to ``apply_async``. A run that waited
-        longer than the interval is dropped, because the next one is there by then.
-
-        Raises ``ValueError`` for a name that is taken, or when no time is given.
-        """
-        moment = schedules.moment_of(when, crontab_fields)
-        entry = {"args": tuple(args), "kwargs": dict(kwargs or {}), "options": options}
-        return functools.partial(schedules.add, self, name=name, moment=moment, entry=entry)
+    @property
+    def schedule(self) -> schedules.ScheduleNamespace:
+        """The decorator ``@celery.schedule(…)``; also ``celery.schedule.NAME``."""
+        return schedules.ScheduleNamespace(self)
 
     def schedule_status(self) -> list[ScheduleStatus]:
         """When each scheduled task ran and runs next. Raises ``redis.exceptions.RedisError``."""

@@ -1,14 +1,15 @@
-"""What ``celery -A {{ cookiecutter.project_slug }}.celery_app`` loads.
+"""What ``celery -A {{ cookiecutter.project_slug }}.celery_app`` loads: the application that ``flask`` would.
 
 Not needed for ``flask celery …``, which finds the application by itself.
 """
 
-from flask.cli import load_dotenv
+import os
+
+from flask.cli import ScriptInfo, load_dotenv
 from flask_background import FlaskCelery
 
-from . import create_app
-
-# The `flask` command reads .env by itself; `celery` does not.
+# The `flask` command reads .env and .flaskenv by itself; `celery` does not.
 load_dotenv()
 
-celery: FlaskCelery = create_app().extensions["celery"]
+_found = ScriptInfo(os.environ.get("FLASK_APP") or "{{ cookiecutter.project_slug }}").load_app()
+celery: FlaskCelery = _found.extensions["celery"]

@@ -7,13 +7,14 @@ engine is imported here.
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
@@ -26,7 +27,7 @@ from celery import Task, shared_task, signals
 from celery.schedules import BaseSchedule, schedstate
 from celery.worker.control import inspect_command
 from flask import Flask, current_app, g, has_app_context, has_request_context
-from flask_background import FlaskCelery, connect_redis, current_task, progress
+from flask_background import FlaskCelery, FuturePool, connect_redis, current_task, progress
 from kombu.asynchronous import get_event_loop
 
 celery = FlaskCelery()
@@ -329,12 +330,21 @@ def eager_states() -> list[str]:
     future = celery.get(str(current_task.request.id))
     progress(1, 2)
     states = [future.state]
-    current_task.update_state(state="DREAMING")
-    return [*states, future.state]
+    current_task.update_state(state="DREAMING", meta={"of": Decimal(1)})
+    return [*states, future.state, str(future.info and future.info["of"])]
 
 
-def wait_inside(task_id: str) -> Any:
-    return celery.get(task_id).result(timeout=5)
+def wait_inside(task_id: str, how: str) -> Any:
+    """Wait for another task in one of the ways that there are."""
+    future = celery.get(task_id)
+    ways: dict[str, Callable[[], Any]] = {
+        "result": lambda: future.result(timeout=5),
+        "exception": lambda: future.exception(timeout=5),
+        "pool": lambda: FuturePool([future]).result(timeout=5),
+        "wait": lambda: concurrent.futures.wait([future], timeout=5),
+        "as_completed": lambda: list(concurrent.futures.as_completed([future], timeout=5)),
+    }
+    return ways[how]()
 
 
 def submit_inside() -> str:

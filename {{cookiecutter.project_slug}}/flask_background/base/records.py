@@ -51,6 +51,8 @@ class TaskInfo:
 
     ``state`` is one of Celery's states, or ``PROGRESS``; ``progress`` is what the task reported
     last; ``result`` is what the task returned; ``error`` reads ``"ValueError: the message"``.
+    ``meta`` is what came with a state on the way (``update_state``); ``info["current"]`` is short
+    for ``info.meta["current"]``.
     """
 
     id: str
@@ -58,6 +60,7 @@ class TaskInfo:
     name: str | None = None
     result: Any = None
     progress: Mapping[str, Any] | None = None
+    meta: Any = None
     error: str | None = None
     error_type: str | None = None
     traceback: str | None = None
@@ -65,6 +68,9 @@ class TaskInfo:
     queue: str | None = None
     started_at: datetime | None = None
     date_done: datetime | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return (self.meta or {})[name]
 
     @property
     def done(self) -> bool:
@@ -100,6 +106,7 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
         # The header `shadow` decides it, and may hold anything.
         name=str(name)[:LONGEST_NAME] if (name := meta.get("name")) is not None else None,
         result=result if state == states.SUCCESS else None,
+        meta=None if state in _NOT_RUNNING else result,
         progress=result if state == "PROGRESS" and isinstance(result, Mapping) else None,
         error=error_text(error) if error else None,
         error_type=getattr(error, "type_name", type(error).__name__) if error else None,

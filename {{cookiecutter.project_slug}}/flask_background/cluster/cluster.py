@@ -52,6 +52,7 @@ class Cluster(abc.ABC):
         self._celery = celery
         self._jobs = list(jobs)
         self._schedule = schedule
+        self._grace = celery.options.worker_soft_shutdown_timeout + _GRACE
         self._scheduler: Any = None
         self._tick_at = 0.0
         self._kill_at: float | None = None
@@ -119,9 +120,8 @@ class Cluster(abc.ABC):
 
     def _stop(self) -> None:
         notify_systemd("STOPPING=1")
-        grace = self._celery.options.worker_soft_shutdown_timeout + _GRACE
-        logger.info("Stopping; running tasks have %d s.", grace - _GRACE)
-        self._kill_at = time.monotonic() + grace
+        logger.info("Stopping; running tasks have %d s.", self._grace - _GRACE)
+        self._kill_at = time.monotonic() + self._grace
         for job in self._alive():
             self._terminate(job)
         if self._scheduler is not None:

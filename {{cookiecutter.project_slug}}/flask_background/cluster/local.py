@@ -30,6 +30,8 @@ class LocalCluster:
         self._child: Child | None = None
         self._answered = False
         self._lines: deque[str] = deque(maxlen=20)
+        #: See ``path_given_to_flask``.
+        self.app_path: str | None = None
 
     def start(self) -> None:
         """Start the cluster unless workers answer, and wait until they do.
@@ -47,7 +49,7 @@ class LocalCluster:
                 if time.monotonic() > deadline:
                     raise BackgroundError(
                         f"No worker answered within {timeout:g} s (CELERY_START_TIMEOUT). Run "
-                        "'flask celery cluster' in a second window to see why."
+                        f"'flask celery cluster' in a second window to see why.\n{self._said}"
                     )
                 time.sleep(_LOOK_AGAIN)
         except RedisError as error:
@@ -68,26 +70,40 @@ class LocalCluster:
 
     def _spawn_once(self) -> None:
         """Start the child, unless another process of the application does so now."""
-        if self._child is not None:
-            if self._child.exited.is_set():
-                code, said = self._child.returncode, "\n".join(self._lines)
-                self._child = None
-                raise BackgroundError(f"The workers ended with exit code {code}:\n{said}")
+        core, child = self._core, self._child
+        if child is not None:
+            # A cluster starts again what died; the first time is what counts here.
+            died = any("ended with exit code" in line for line in list(self._lines))
+            if died or child.exited.is_set():
+                self.stop()
+                core.redis.delete(core.keys.local_cluster)
+                raise BackgroundError(f"The workers ended at once:\n{self._said}")
             return
-        core = self._core
+        self._lines.clear()
         lifetime = max(1, int(core.options.start_timeout))
         if not core.redis.set(core.keys.local_cluster, os.getpid(), nx=True, ex=lifetime):
             return
-        name = core.flask_app.import_name
         self._child = Child(
             "workers",
             [sys.executable, "-m", "flask", "celery", "cluster"],
             on_line=self._note,
-            env={"FLASK_APP": name, **os.environ},
-            cwd=_folder_of(name),
+            env=self._environment(),
             grace=core.options.worker_soft_shutdown_timeout + 15,
         )
         logger.info("Started the workers of CELERY_WORKERS (process %d).", self._child.pid)
+
+    def _environment(self) -> dict[str, str]:
+        """Let the child find the application where this process found it."""
+        path = os.environ.get("FLASK_APP") if self.app_path is None else self.app_path
+        if path is None:
+            name = self._core.flask_app.import_name
+            path = str(Path(sys.argv[0]).resolve()) if name == "__main__" else name
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        return environment | ({"FLASK_APP": path} if path else {})
+
+    @property
+    def _said(self) -> str:
+        return "\n".join(self._lines)
 
     def _note(self, line: str) -> None:
         self._lines.append(line)
@@ -96,10 +112,3 @@ class LocalCluster:
                 file.write(line + "\n")
         else:
             print(line, flush=True)
-
-
-def _folder_of(import_name: str) -> Path:
-    """Return the folder from which the application's module, or its package, is imported."""
-    top = sys.modules[import_name.partition(".")[0]]
-    file = Path(str(top.__file__)).resolve()
-    return file.parents[1] if hasattr(top, "__path__") else file.parent

@@ -2,16 +2,19 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from typing import Any
 
+from .child import Child
 from .cluster import Cluster, Job
 
 
 class SpawningCluster(Cluster):
-    """Starts each job as a program of its own, and looks four times a second how they are."""
+    """Starts each job as a program of its own, and looks four times a second how they are.
+
+    Each has a guard, which ends it when this process ends, also when that is killed.
+    """
 
     _POLL = 0.25
 
@@ -24,24 +27,24 @@ class SpawningCluster(Cluster):
     def _note_signal(self, *_: Any) -> None:
         self._told_to_stop = True
 
-    def _start(self, job: Job) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "flask", "celery", *job.argv]
-        flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        environment = {**os.environ, "PROCESS_NAME": job.name}
-        return subprocess.Popen(command, env=environment, creationflags=flags)  # noqa: S603
+    def _start(self, job: Job) -> Child:
+        return Child(
+            job.name,
+            [sys.executable, "-m", "flask", "celery", *job.argv],
+            on_line=lambda line: print(line, flush=True),
+            env={**os.environ, "PROCESS_NAME": job.name},
+            grace=self._grace,
+        )
 
     def _wait(self, timeout: float | None) -> bool:
         time.sleep(min(timeout or self._POLL, self._POLL))
         return self._told_to_stop
 
     def _ended(self) -> list[tuple[Job, int]]:
-        return [(job, code) for job in self._alive() if (code := job.handle.poll()) is not None]
+        return [(job, job.handle.returncode) for job in self._alive() if job.handle.exited.is_set()]
 
     def _terminate(self, job: Job) -> None:
-        if sys.platform == "win32":
-            job.handle.send_signal(signal.CTRL_BREAK_EVENT)
-        else:
-            job.handle.terminate()
+        job.handle.stop()
 
     def _kill(self, job: Job) -> None:
         job.handle.kill()

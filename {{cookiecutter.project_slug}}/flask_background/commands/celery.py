@@ -49,7 +49,9 @@ class CeleryGroup(click.Group):
         )
 
 
-@click.group(cls=CeleryGroup, name="celery")
+@click.group(
+    cls=CeleryGroup, name="celery", context_settings={"help_option_names": ["-h", "--help"]}
+)
 def celery_group() -> None:
     """Run and look after the background workers.
 
@@ -100,6 +102,8 @@ def cluster(
         os.environ["PROCESS_NAME"] = jobs[0].name
         ctx.exit(run_celery(celery, jobs[0].argv))
     os.environ["PROCESS_NAME"] = "cluster"
+    if path := path_given_to_flask():
+        os.environ["FLASK_APP"] = path  # for what it starts
     kind: type[Cluster] = SpawningCluster if spawn or not hasattr(os, "fork") else ForkingCluster
     ctx.exit(kind(celery, jobs, schedule=schedule).run())
 
@@ -170,6 +174,16 @@ def _celery_of(ctx: click.Context) -> Core:
         return find_core(app)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
+
+
+def path_given_to_flask() -> str | None:
+    """Say what the running ``flask`` command was told of where the application is.
+
+    It is empty when the command looks for it by itself, and None without such a command.
+    """
+    ctx = click.get_current_context(silent=True)
+    info = ctx.find_object(ScriptInfo) if ctx else None
+    return None if info is None or info.create_app else info.app_import_path or ""
 
 
 def _celery_commands() -> Mapping[str, click.Command]:

@@ -3,9 +3,9 @@
 import concurrent.futures
 import contextlib
 import functools
+import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,12 +16,12 @@ from ..base.records import TaskInfo, exception_from_meta, info_from_meta
 from ..core import Core
 from ..state import lookup
 from .listener import ResultListener
+from .tasks import application_context
+
+logger = logging.getLogger(__name__)
 
 #: The state of an id that was never issued, or whose result has expired.
 UNKNOWN = "UNKNOWN"
-
-#: A pool has the first of these states that one of its futures has.
-_POOL_ORDER = ("PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "REVOKED", "FAILURE", UNKNOWN)
 
 
 class Future(concurrent.futures.Future[Any]):
@@ -29,7 +29,7 @@ class Future(concurrent.futures.Future[Any]):
 
     It is a ``concurrent.futures.Future``: ``concurrent.futures.wait``, ``as_completed`` and
     ``asyncio.wrap_future`` work on it. Whoever waits is woken by Redis when the task ends; nothing
-    polls. Callbacks run in the thread that listens to Redis, so they should be short.
+    polls.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Future(concurrent.futures.Future[Any]):
         # concurrent.futures.wait() and as_completed() put their waiter into this list, and nothing
         # else tells that somebody waits. A private name of the standard library:
         # https://github.com/python/cpython/blob/3.13/Lib/concurrent/futures/_base.py
-        self._waiters: list[Any] = _WatchingList(self._watch)
+        self._waiters: list[Any] = _WatchingList(self._waited_for)
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the task's result, at most ``timeout`` seconds, and return it.
@@ -66,16 +66,19 @@ class Future(concurrent.futures.Future[Any]):
         self._before_waiting()
         return super().exception(timeout)
 
-    def cancel(self) -> bool:
+    def cancel(self, *, wait: bool = False, timeout: float | None = None) -> bool:
         """Stop the task: a waiting one never runs, a running one is ended.
 
-        Returns False when it had ended before. Raises ``BrokerUnavailable``.
+        With ``wait`` it returns when the task does not run any more; ``TimeoutError`` after
+        ``timeout`` seconds. Returns False when it had ended before. Raises ``BrokerUnavailable``.
         """
-        if self.cancelled():
-            return True
-        if not lookup.cancel(self._core, self.id):
-            return False
-        self._settle_cancelled()
+        if not self.cancelled():
+            if not lookup.cancel(self._core, self.id):
+                return False
+            self._settle_cancelled()
+        if wait:
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                Future(self._core, self.id).exception(timeout)
         return True
 
     def cancelled(self) -> bool:
@@ -94,9 +97,20 @@ class Future(concurrent.futures.Future[Any]):
         return super().done()
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
-        """Call ``fn(future)`` when the task ends, or now if it has ended."""
-        super().add_done_callback(fn)
+        """Call ``fn(future)`` when the task ends, or now if it has ended.
+
+        It runs in the application's context, in the thread that listens to Redis, so it should be
+        short. Whoever waits in :meth:`result` may go on before it is called.
+        """
+        super().add_done_callback(functools.partial(self._call_back, fn))
         self._watch()
+
+    def _call_back(self, fn: Callable[[Any], object], _: object) -> None:
+        try:
+            with application_context(self._core.flask_app, reuse=True):
+                fn(self)
+        except Exception:
+            logger.exception("A callback of the task %s (%s) failed.", self._name, self.id)
 
     @property
     def info(self) -> TaskInfo | None:
@@ -129,16 +143,41 @@ class Future(concurrent.futures.Future[Any]):
         return self._name
 
     @property
+    def task_id(self) -> str:
+        """The id, as Celery's results have it too."""
+        return self.id
+
+    @property
     def traceback(self) -> str | None:
         """The traceback of a failed task, as text."""
-        info = self.info
-        return info.traceback if info else None
+        return info.traceback if (info := self.info) else None
 
     @property
     def date_done(self) -> datetime | None:
         """When the task ended (UTC)."""
-        info = self.info
-        return info.date_done if info else None
+        return info.date_done if (info := self.info) else None
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that runs it, or ran it."""
+        return info.worker if (info := self.info) else None
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that it was taken from."""
+        return info.queue if (info := self.info) else None
+
+    def ready(self) -> bool:
+        """Whether the task has ended; the same as :meth:`done`."""
+        return self.done()
+
+    def successful(self) -> bool:
+        """Whether the task has ended with a result."""
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        """Whether the task has ended with an error."""
+        return self.state == states.FAILURE
 
     def settle(self, meta: Mapping[str, Any] | None) -> bool:
         """Take the end of the task over from the result backend's record of it.
@@ -188,13 +227,18 @@ class Future(concurrent.futures.Future[Any]):
     def _before_waiting(self) -> None:
         if super().done():
             return
-        if current_task and not current_task.request.is_eager:
-            raise RuntimeError(
-                f"The task {current_task.name} waits for the task {self.id}: with every worker "
-                "waiting, nothing would run. Use add_done_callback, or a Celery chain or chord."
-            )
         if self._name is None:
             self._refresh()  # it was not sent from here: who knows whether Redis is there
+        if not super().done():
+            self._waited_for()
+
+    def _waited_for(self) -> None:
+        if current_task and not current_task.request.is_eager:
+            waiting = current_task.request.shadow or current_task.name
+            raise RuntimeError(
+                f"The task {waiting} waits for the task {self.id}: with every worker waiting, "
+                "nothing would run. Use add_done_callback, or a Celery chain or chord."
+            )
         self._watch()
 
     def _watch(self) -> None:
@@ -215,70 +259,3 @@ class _WatchingList(list[Any]):
     def append(self, item: Any) -> None:
         super().append(item)
         self._on_append()
-
-
-class FuturePool:
-    """Several futures asked as one; they keep their order."""
-
-    def __init__(self, futures: Iterable[Future] = ()) -> None:
-        self.futures = list(futures)
-
-    def __iter__(self) -> Iterator[Future]:
-        return iter(self.futures)
-
-    def __len__(self) -> int:
-        return len(self.futures)
-
-    def add(self, future: Future) -> None:
-        """Put one more future at the end of the pool."""
-        if not isinstance(future, Future):
-            raise TypeError(f"A pool holds futures; {future!r} is a {type(future).__name__}.")
-        self.futures.append(future)
-
-    def result(self, timeout: float | None = None) -> list[Any]:
-        """Wait for all, at most ``timeout`` seconds in sum, and return their results in order.
-
-        Raises as :meth:`Future.result`; of several exceptions the first in order.
-        """
-        return list(self._each(Future.result, timeout))
-
-    def exception(self, timeout: float | None = None) -> list[BaseException | None]:
-        """Wait for all, at most ``timeout`` seconds in sum: what each raised, or None."""
-        return list(self._each(Future.exception, timeout))
-
-    def cancel(self) -> bool:
-        """Cancel every task that has not ended; False when any had."""
-        stopped = [future.cancel() for future in self]
-        return all(stopped)
-
-    def cancelled(self) -> bool:
-        """Whether any task was cancelled."""
-        return any(future.cancelled() for future in self)
-
-    def running(self) -> bool:
-        """Whether any task runs."""
-        return any(future.running() for future in self)
-
-    def done(self) -> bool:
-        """Whether all tasks have ended."""
-        return all(future.done() for future in self)
-
-    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
-        """Call ``fn(future)`` for each future when its task ends."""
-        for future in self:
-            future.add_done_callback(fn)
-
-    @property
-    def state(self) -> str:
-        """The state that says most about what is left to do: waiting before running, and so on."""
-        found = {future.state for future in self}
-        return next((state for state in _POOL_ORDER if state in found), states.SUCCESS)
-
-    status = state
-
-    def _each(
-        self, wait: Callable[[Future, float | None], Any], timeout: float | None
-    ) -> Iterator[Any]:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for future in self:
-            yield wait(future, None if deadline is None else max(0, deadline - time.monotonic()))

@@ -147,11 +147,25 @@ def application_context(app: Flask, *, reuse: bool) -> Iterator[None]:
             yield
 
 
-class TaskNamespace:
+class ByName:
+    """Has its items as attributes as well."""
+
+    def __getitem__(self, name: str) -> Task[Any, Any]:
+        """Return the task of that name. Raises ``KeyError``."""
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Task[Any, Any]:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(*error.args) from None
+
+
+class TaskNamespace(ByName):
     """``@celery.task``, and the registered tasks by name.
 
-    ``celery.task.add`` finds a task by the name of its function, ``celery.task["pkg.mod.add"]``
-    by its whole name.
+    ``celery.task.add`` and ``celery.task["add"]`` find a task by its whole name, by the last part
+    of that, or by the name of its function.
     """
 
     def __init__(self, celery: Celery) -> None:
@@ -169,19 +183,16 @@ class TaskNamespace:
         return Celery.task(self._celery, *args, **options)
 
     def __getitem__(self, name: str) -> Task[Any, Any]:
-        """Return the task of that whole name. Raises ``KeyError``."""
-        return self._celery.tasks[name]
-
-    def __getattr__(self, name: str) -> Task[Any, Any]:
-        """Return the task whose function has that name. Raises ``AttributeError``."""
+        """Return the task of that name. Raises ``KeyError`` unless it is one."""
+        if name in self._celery.tasks:
+            return self._celery.tasks[name]
         found = [
             task
             for full_name, task in self._celery.tasks.items()
-            if full_name.rpartition(".")[2] == name and not full_name.startswith("celery.")
+            if name in (full_name.rpartition(".")[2], type(task).__name__)
+            and not full_name.startswith("celery.")
         ]
         if len(found) != 1:
             what = "No task has" if not found else "More than one task has"
-            raise AttributeError(
-                f"{what} the name {name!r}. Use celery.task['package.module.name']."
-            )
+            raise KeyError(f"{what} the name {name!r}. Use celery.task['package.module.name'].")
         return found[0]
