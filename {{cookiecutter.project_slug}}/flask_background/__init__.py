@@ -29,7 +29,7 @@ from .state.activity import TaskStatistics
 from .state.failed import FailedTask
 from .state.heartbeats import Heartbeat
 from .state.overview import Overview, Readiness, TaskView
-from .state.scheduler import ScheduleStatus
+from .state.schedule import ScheduleStatus
 
 __all__ = [
     "BackgroundError",

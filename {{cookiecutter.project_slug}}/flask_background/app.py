@@ -16,13 +16,13 @@ from .sending import schedules, submitting
 from .sending.futures import Future
 from .sending.pool import FuturePool
 from .sending.tasks import FlaskTask, TaskNamespace
-from .state import activity, failed, heartbeats, lookup, overview, scheduler
+from .state import activity, failed, heartbeats, lookup, overview
 from .state.activity import TaskStatistics
 from .state.failed import FAILED, GIVEN_UP, REFUSED, FailedTask
 from .state.heartbeats import Heartbeat
 from .state.overview import Overview, Readiness
 from .state.remote import Inspector
-from .state.scheduler import ScheduleStatus
+from .state.schedule import ScheduleStatus, schedule_status
 from .worker.stopping import connect_signals
 
 
@@ -76,7 +76,7 @@ class FlaskCelery(Core):
 
     def schedule_status(self) -> list[ScheduleStatus]:
         """When each scheduled task ran and runs next. Raises ``redis.exceptions.RedisError``."""
-        return scheduler.schedule_status(self)
+        return schedule_status(self)
 
     # Sending
 

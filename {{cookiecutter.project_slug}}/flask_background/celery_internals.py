@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from multiprocessing.connection import wait
 from typing import Any
 
 from celery import Celery
@@ -134,6 +133,8 @@ def hear_of_begun_tasks(pool: Any, seconds: float) -> None:
     hear = getattr(children, "handle_result_event", None)
     if hear is None:
         return  # no children, or threads that listen to them
+    from multiprocessing.connection import wait  # only workers need it
+
     end = time.monotonic() + seconds
     while time.monotonic() < end and any(
         job._write_to and job._write_to._is_alive() and not job._accepted

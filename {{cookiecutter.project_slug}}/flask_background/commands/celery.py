@@ -12,8 +12,6 @@ from flask.cli import ScriptInfo
 from ..base.errors import ConfigurationError
 from ..base.workers import WorkerSpec
 from ..cluster.cluster import Cluster, Job, run_celery
-from ..cluster.forking import ForkingCluster
-from ..cluster.spawning import SpawningCluster
 from ..core import Core, find_core
 from .dead import dead
 
@@ -104,8 +102,18 @@ def cluster(
     os.environ["PROCESS_NAME"] = "cluster"
     if path := path_given_to_flask():
         os.environ["FLASK_APP"] = path  # for what it starts
-    kind: type[Cluster] = SpawningCluster if spawn or not hasattr(os, "fork") else ForkingCluster
-    ctx.exit(kind(celery, jobs, schedule=schedule).run())
+    ctx.exit(_kind(spawn)(celery, jobs, schedule=schedule).run())
+
+
+def _kind(spawn: bool) -> type[Cluster]:
+    # Imported here: the web process has these commands too, and starts nothing.
+    if spawn or not hasattr(os, "fork"):
+        from ..cluster.spawning import SpawningCluster
+
+        return SpawningCluster
+    from ..cluster.forking import ForkingCluster
+
+    return ForkingCluster
 
 
 @celery_group.command(context_settings={"ignore_unknown_options": True})

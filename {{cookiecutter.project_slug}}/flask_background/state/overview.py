@@ -9,10 +9,10 @@ from redis.exceptions import RedisError
 from ..base.reasons import reason_of
 from ..base.records import TaskInfo, info_from_meta, read
 from ..core import Core
-from . import activity, failed, heartbeats, scheduler
+from . import activity, failed, heartbeats
 from .failed import FAILED, GIVEN_UP, REFUSED, FailedTask
 from .heartbeats import LOST_AFTER, MOST_TASKS, Heartbeat
-from .scheduler import ScheduleStatus
+from .schedule import ScheduleStatus, schedule_status
 
 #: Seconds between a task's own start and the moment when its worker's heartbeat must name it.
 _MARGIN = timedelta(seconds=2)
@@ -132,7 +132,7 @@ def take(
         failed_count=sum(failed.count(core, kind) for kind in (FAILED, GIVEN_UP, REFUSED)),
         queues=queue_lengths(core),
         workers=workers,
-        schedule=scheduler.schedule_status(core),
+        schedule=schedule_status(core),
     )
 
 

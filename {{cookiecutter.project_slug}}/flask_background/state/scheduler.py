@@ -11,12 +11,10 @@ import os
 import platform
 import time
 import uuid
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from celery import beat
-from celery.schedules import BaseSchedule, schedule
 from celery.utils.log import get_logger
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
@@ -25,6 +23,7 @@ from ..base import scripts
 from ..base.redis_urls import connect_redis
 from ..core import Core
 from . import upgrade
+from .schedule import read_run
 
 logger = get_logger(__name__)
 
@@ -138,7 +137,7 @@ class RedisScheduler(beat.Scheduler):
         entries: list[Any] = list(self.schedule.values())
         for entry in entries:
             if entry.name in runs:
-                entry.last_run_at, entry.total_run_count = _read_run(runs[entry.name])
+                entry.last_run_at, entry.total_run_count = read_run(runs[entry.name])
             else:
                 entry.last_run_at = _before_first_run(entry)
                 self._claim(entry)
@@ -174,53 +173,8 @@ class RedisScheduler(beat.Scheduler):
             raise _LeaseLost
 
 
-@dataclass(frozen=True)
-class ScheduleStatus:
-    """One entry of the schedule: what it sends, when it ran last, when it runs next (UTC)."""
-
-    name: str
-    task: str
-    schedule: str
-    last_run_at: datetime | None
-    next_run_at: datetime | None
-    total_run_count: int
-
-
-def schedule_status(core: Core) -> list[ScheduleStatus]:
-    """Read when each entry of the schedule ran. Raises ``redis.exceptions.RedisError``."""
-    runs: Any = core.redis.hgetall(core.keys.scheduler_runs)
-    found = []
-    for name, options in sorted(core.conf.beat_schedule.items()):
-        entry: Any = beat.ScheduleEntry(**dict(options, name=name, app=core))
-        last, count = _read_run(runs[name]) if name in runs else (None, 0)
-        after = last or entry.default_now()
-        left = entry.schedule.remaining_estimate(after)
-        found.append(
-            ScheduleStatus(
-                name=name,
-                task=entry.task,
-                schedule=_words(entry.schedule),
-                last_run_at=last if count else None,
-                next_run_at=None if left is None else entry.default_now() + left,
-                total_run_count=count,
-            )
-        )
-    return found
-
-
-def _read_run(record: str | bytes) -> tuple[datetime, int]:
-    last_run_at, count = json.loads(record)
-    return datetime.fromisoformat(last_run_at), count
-
-
 def _before_first_run(entry: Any) -> datetime:
     """Make a new entry with an interval due at once; one with a time of day waits for it."""
     now: datetime = entry.default_now()
     interval = getattr(entry.schedule, "run_every", None)
     return now - interval if isinstance(interval, timedelta) else now
-
-
-def _words(when: BaseSchedule) -> str:
-    if isinstance(when, schedule) and hasattr(when, "human_seconds"):
-        return f"every {when.human_seconds}"
-    return repr(when).strip("<>")
