@@ -1,4 +1,4 @@
-"""Get the certificate, and serve the site over HTTPS. Run by `flask deploy setup HOST` at its end."""
+"""Get the certificate, and serve the site over HTTPS: the last step of `flask deploy setup HOST`."""
 
 from deploy.vps import common, website
 
