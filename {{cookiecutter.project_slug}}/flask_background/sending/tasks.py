@@ -47,7 +47,8 @@ class FlaskTask(Task):  # type: ignore[type-arg]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task's function. Celery calls this in the worker; a direct call works too."""
-        with application_context(self.app.flask_app, reuse=self._inline):
+        inline = bool(self.request.called_directly or self.request.is_eager)
+        with application_context(self.app.flask_app, reuse=inline):
             if request_id := self.request.get("request_id"):
                 g.request_id = request_id
             if self.request.called_directly:
@@ -92,11 +93,6 @@ class FlaskTask(Task):  # type: ignore[type-arg]
             if get_pickleable_exception(error) is error:
                 raise
             raise TaskError(type(error).__name__, str(error)) from error
-
-    @property
-    def _inline(self) -> bool:
-        """Whether the task runs where it was called, and not in a worker."""
-        return bool(self.request.called_directly or self.request.is_eager)
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Drop a task that was cancelled while it waited.
