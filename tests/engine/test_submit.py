@@ -119,7 +119,7 @@ def test_apply_takes_such_a_parameter_and_any_option_of_celery(either: FlaskCele
     ("option", "value", "why"),
     [
         ("eta", "tomorrow", "The option eta is 'tomorrow'. Give a datetime"),
-        ("eta", 5, "Give a datetime"),
+        ("eta", 20261120, "Give a datetime"),
         ("countdown", "5", "Give a number of seconds"),
         ("countdown", float("nan"), "Give a number of seconds"),
         ("expires", [], "Give a number of seconds or a datetime"),

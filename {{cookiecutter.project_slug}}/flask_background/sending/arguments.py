@@ -1,6 +1,5 @@
 """What may travel as an argument: JSON, proxies by their value, model instances by reference."""
 
-import contextlib
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from kombu import Queue
 from kombu.utils.json import dumps
 from werkzeug.local import LocalProxy
 
-from ..base.errors import BackgroundError, SubmitError
+from ..base.errors import SubmitError
 
 #: The key that marks a reference to a database row in a message.
 _REFERENCE = "__model__"
@@ -33,28 +32,45 @@ def prepare(
     that names the argument which JSON cannot carry, or the size when all are over ``limit`` bytes.
     """
     change = _to_message if sanitize else _refuse_reserved
-    named = {f"argument {number}": value for number, value in enumerate(args, 1)}
-    named |= {f"argument {name!r}": value for name, value in kwargs.items()}
+    named = {f"Argument {number}": value for number, value in enumerate(args, 1)}
+    named |= {f"Argument {name!r}": value for name, value in kwargs.items()}
     size = 0
     for name, value in named.items():
-        try:
-            named[name] = _replace(value, change)
-            size += len(dumps(named[name]))
-        except SubmitError:
-            raise
-        except (TypeError, ValueError, RecursionError) as error:
-            raise SubmitError(
-                f"{name.capitalize()} is a {type(named[name]).__name__}, which JSON cannot carry: "
-                f"{_why(error)}. Send numbers, texts, lists, dicts, dates or ids, and load the "
-                "rest in the task."
-            ) from error
-    if size > limit:
-        raise SubmitError(
-            f"The arguments take {size} bytes as JSON, and {limit} are allowed "
-            "(CELERY_MAX_ARGUMENT_BYTES). Store the data, and send where it is."
-        )
+        named[name], length = _as_json(name, value, change)
+        size += length
+    _check_size("The arguments take", size, limit, "CELERY_MAX_ARGUMENT_BYTES")
     values = list(named.values())
     return values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True))
+
+
+def check_result(value: Any, limit: int) -> None:
+    """Raise ``SubmitError`` for what a task may not return: no JSON, or too much of it."""
+    size = _as_json("The result", value, _refuse_reserved)[1]
+    _check_size("The result takes", size, limit, "CELERY_MAX_RESULT_BYTES")
+
+
+def _as_json(name: str, value: Any, change: Callable[[Any], Any]) -> tuple[Any, int]:
+    """Return a value as it is sent, and how many bytes that takes."""
+    try:
+        value = _replace(value, change)
+        return value, len(dumps(value))
+    except SubmitError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        circular = isinstance(error, RecursionError) or "Circular" in str(error)
+        raise SubmitError(
+            f"{name} is a {type(value).__name__}, which JSON cannot carry: "
+            f"{'it is circular, or nested too deeply' if circular else error}. Use numbers, texts, "
+            "lists, dicts, dates or ids, and load the rest where it is needed."
+        ) from error
+
+
+def _check_size(what: str, size: int, limit: int, setting: str) -> None:
+    if size > limit:
+        raise SubmitError(
+            f"{what} {size} bytes as JSON, and {limit} are allowed ({setting}). Store the data, "
+            "and send where it is."
+        )
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -70,11 +86,10 @@ def _is_number(value: object) -> bool:
 
 
 def _is_moment(value: object) -> bool:
-    with contextlib.suppress(ValueError):
-        return isinstance(value, datetime) or (
-            isinstance(value, str) and bool(datetime.fromisoformat(value))
-        )
-    return False
+    try:
+        return isinstance(value, (datetime, str)) and bool(datetime.fromisoformat(str(value)))
+    except ValueError:
+        return False
 
 
 _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -87,26 +102,6 @@ _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "queue": (lambda it: isinstance(it, (str, Queue)), "the name of a queue"),
     "task_id": (lambda it: isinstance(it, str), "a text"),
 }
-
-
-def check_result(value: Any, limit: int) -> None:
-    """Raise ``BackgroundError`` for what a task may not return: no JSON, or too much of it."""
-    try:
-        size = len(dumps(_replace(value, _refuse_reserved)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BackgroundError(
-            f"The result is a {type(value).__name__}, which JSON cannot carry: {_why(error)}."
-        ) from error
-    if size > limit:
-        raise BackgroundError(
-            f"The result takes {size} bytes as JSON, and {limit} are allowed "
-            "(CELERY_MAX_RESULT_BYTES). Store the data, and return where it is."
-        )
-
-
-def _why(error: Exception) -> object:
-    circular = isinstance(error, RecursionError) or "Circular" in str(error)
-    return "it is circular, or nested too deeply" if circular else error
 
 
 def load_references[T: (tuple[Any, ...], dict[str, Any])](values: T) -> T:

@@ -96,6 +96,8 @@ class Future(concurrent.futures.Future[Any]):
         self._refresh()
         return super().done()
 
+    ready = done
+
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
         """Call ``fn(future)`` when the task ends, or now if it has ended.
 
@@ -166,10 +168,6 @@ class Future(concurrent.futures.Future[Any]):
     def queue(self) -> str | None:
         """The queue that it was taken from."""
         return info.queue if (info := self.info) else None
-
-    def ready(self) -> bool:
-        """Whether the task has ended; the same as :meth:`done`."""
-        return self.done()
 
     def successful(self) -> bool:
         """Whether the task has ended with a result."""

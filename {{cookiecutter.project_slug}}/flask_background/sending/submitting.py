@@ -24,19 +24,14 @@ def options_of(fn: Callable[..., Any], given: tuple[Any, ...]) -> dict[str, Any]
 
     Raises ``SubmitError`` if a parameter of ``fn`` has such a name.
     """
-    if inspect.isfunction(fn) and (names := _clashes(fn)):
+    parameters = inspect.signature(fn).parameters if inspect.isfunction(fn) else ()
+    if clashes := [name for name in OPTIONS if name in parameters]:
         raise SubmitError(
-            f"{fn.__qualname__} has a parameter {names[0]!r}, which submit takes for itself. Use "
+            f"{fn.__qualname__} has a parameter {clashes[0]!r}, which submit takes for itself. Use "
             "celery.apply(fn, args, kwargs), or give the parameter another name."
         )
     pairs = zip(OPTIONS, given, strict=True)
     return {option: value for option, value in pairs if value is not None}
-
-
-@functools.lru_cache(maxsize=256)
-def _clashes(fn: Callable[..., Any]) -> tuple[str, ...]:
-    parameters = inspect.signature(fn).parameters
-    return tuple(name for name in OPTIONS if name in parameters)
 
 
 @functools.cache

@@ -146,13 +146,10 @@ def application_context(app: Flask, *, reuse: bool) -> Iterator[None]:
 class ByName:
     """Has its items as attributes as well."""
 
-    def __getitem__(self, name: str) -> Task[Any, Any]:
-        """Return the task of that name. Raises ``KeyError``."""
-        raise NotImplementedError
-
-    def __getattr__(self, name: str) -> Task[Any, Any]:
+    def __getattr__(self, name: str) -> Any:
+        items: Any = self
         try:
-            return self[name]
+            return items[name]
         except KeyError as error:
             raise AttributeError(*error.args) from None
 

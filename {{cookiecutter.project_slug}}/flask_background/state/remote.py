@@ -158,14 +158,6 @@ def _answering(name: str) -> Callable[..., Any]:
     return command
 
 
-for _name in (
-    "add_consumer",
-    "autoscale",
-    "cancel_consumer",
-    "pool_grow",
-    "pool_restart",
-    "pool_shrink",
-    "rate_limit",
-    "time_limit",
-):
+_ANSWERED = "add_consumer autoscale cancel_consumer pool_grow pool_restart pool_shrink"
+for _name in (*_ANSWERED.split(), "rate_limit", "time_limit"):
     setattr(RemoteControl, _name, _answering(_name))
