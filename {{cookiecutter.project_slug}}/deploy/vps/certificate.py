@@ -1,4 +1,4 @@
-"""Get the certificate, and serve the site over HTTPS: the last step of `flask deploy setup HOST`."""
+"""Get the certificate and serve the site over HTTPS: the last step of `flask deploy setup`."""
 
 from deploy.vps import common, website
 
