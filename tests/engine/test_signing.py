@@ -152,7 +152,7 @@ def test_a_command_of_somebody_else_is_not_heard(
     signing: FlaskCelery, server: EmbeddedRedis, queue: redis.Redis, cluster: Running
 ) -> None:
     before = signing.refused_messages()
-    with queue.pubsub() as listener:
+    with queue.pubsub() as listener:  # type: ignore[no-untyped-call]
         listener.psubscribe("*pidbox*")
         wait_until(lambda: listener.get_message(timeout=1), "the subscription")
         signing.control.enable_events()
