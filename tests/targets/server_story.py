@@ -160,7 +160,7 @@ def test_idle_memory(server: Server, report: support.Report) -> None:
     counted = [one for one in processes if one.name != "supervisord" and one not in surplus]
     own = sum(process.pss for process in counted)
     report.add(
-        server.manager, f"{own:6.1f} MiB  in all, supervisord and {len(surplus)} nginx apart"
+        server.manager, f"{own:6.1f} MiB  in all, but supervisord and {len(surplus)} nginx"
     )
     assert own <= 160, processes
 
