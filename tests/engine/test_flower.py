@@ -1,28 +1,15 @@
-"""Flower, Celery's monitor, beside the workers; it is an extra that may be missing."""
+"""Flower, Celery's monitor, beside the workers."""
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import urllib.error
 import urllib.request
 
-import pytest
 from devtools.dev.redis_server import EmbeddedRedis
-from engine_support import StartCluster, run, wait_until
-
-INSTALLED = importlib.util.find_spec("flower") is not None
+from engine_support import StartCluster, wait_until
 
 
-@pytest.mark.skipif(INSTALLED, reason="Flower is installed")
-def test_whoever_has_no_flower_is_told_how_to_get_it() -> None:
-    ended = run({}, "cluster", "--flower")
-
-    assert "uv sync --extra flower" in ended.stderr
-    assert ended.returncode == 1
-
-
-@pytest.mark.skipif(not INSTALLED, reason="needs Flower: uv sync --extra flower")
 def test_flower_shows_the_workers_where_the_settings_say(
     start: StartCluster, own_redis: EmbeddedRedis
 ) -> None:

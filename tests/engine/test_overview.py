@@ -43,20 +43,19 @@ def test_each_task_is_shown_where_it_is(start: StartCluster, client: FlaskCelery
 def test_a_task_whose_worker_was_killed_is_shown_as_interrupted(
     start: StartCluster, client: FlaskCelery
 ) -> None:
-    start({}, "cluster", "--no-scheduler", workers=1)
-    (beat,) = client.heartbeats()
+    start({"CELERY_WORKERS": ["one", "other"]}, "cluster", "--no-scheduler", workers=2)
     future = client.submit(sample_app.hold, "interrupted")
     with mailbox() as box:
         assert box.blpop(["started:interrupted"], timeout=20)
-        assert not client.overview().running[0].interrupted
+        (task,) = client.overview().running
+        assert not task.interrupted
+        beats = {beat.name: beat for beat in client.heartbeats()}
 
-        os.kill(beat.pid, signal.SIGKILL)
+        os.kill(beats[str(task.info.worker)].pid, signal.SIGKILL)
 
         # Another one takes its place, and beats; the task waits for the end of its lease.
-        (task,) = wait_until(
-            lambda: [task for task in client.overview().running if task.interrupted], "the mark"
-        )
-        assert task.info.id == future.id
+        wait_until(lambda: client.overview().running[0].interrupted, "the mark")
+        assert client.overview().running[0].info.id == future.id
 
 
 def test_no_more_are_listed_than_asked_for(start: StartCluster, client: FlaskCelery) -> None:

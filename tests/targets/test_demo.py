@@ -105,6 +105,15 @@ def test_ctrl_c_stops_everything_and_leaves_no_process(demo: Stack) -> None:
     assert processes_in(demo.project) == []
 
 
+def test_whoever_has_no_flower_is_told_how_to_get_it(generated: Path) -> None:
+    cluster = ("uv", "run", "--quiet", "flask", "celery", "cluster", "--flower")
+
+    ended = support.run(*cluster, cwd=generated)
+
+    assert "uv sync --extra flower" in ended.stderr
+    assert ended.returncode == 1
+
+
 def test_redis_goes_away_and_comes_back(generated: Path, tmp_path: Path) -> None:
     """Without Redis each request has a clear answer; with it, all goes on by itself."""
     port = free_port()
