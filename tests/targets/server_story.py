@@ -159,9 +159,7 @@ def test_idle_memory(server: Server, report: support.Report) -> None:
     surplus = [process for process in processes if process.name == "nginx worker"][1:]
     counted = [one for one in processes if one.name != "supervisord" and one not in surplus]
     own = sum(process.pss for process in counted)
-    report.add(
-        server.manager, f"{own:6.1f} MiB  in all, but supervisord and {len(surplus)} nginx"
-    )
+    report.add(server.manager, f"{own:6.1f} MiB  in all, but supervisord and {len(surplus)} nginx")
     assert own <= 160, processes
 
 
