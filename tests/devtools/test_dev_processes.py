@@ -280,7 +280,8 @@ def test_a_program_that_is_killed_each_time_waits_between_two_starts(window: Win
 
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert manager.run([program("web", code)], note) == 0
-    assert moments[1] - moments[0] >= processes.PAUSE
+    # It would be started again at once. (The first moment is noted a little after the first start.)
+    assert moments[1] - moments[0] > processes.PAUSE / 2
 
 
 def test_without_reload_the_end_of_one_stops_the_rest(window: Window) -> None:

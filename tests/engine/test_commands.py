@@ -13,7 +13,7 @@ import pytest
 import sample_app
 from click.testing import Result
 from devtools.dev.redis_server import EmbeddedRedis
-from engine_support import Running, StartCluster, environment, ready, run
+from engine_support import Running, StartCluster, environment, ready, run, wait_until
 from sample_app import celery, create_app
 
 Invoke = Callable[..., Result]
@@ -76,6 +76,8 @@ def test_the_scheduler_of_celery_runs_by_itself(
     beat = start({"REDIS_URL": own_redis.url}, "beat", "--loglevel", "info", cwd=tmp_path)
 
     beat.wait_for("Sending the due task every-second")
+    with create_app({"REDIS_URL": own_redis.url}).app_context():
+        wait_until(lambda: celery.queue_lengths()["default"], "the task to be sent")
 
     beat.signal(signal.SIGTERM)
     assert beat.wait() == 0
