@@ -445,6 +445,7 @@ def test_a_second_application_stands_beside(server: Server, second: Server) -> N
         "'while sleep 0.01; do cat /tmp/pyinfra-* /home/ada/.*/pyinfra-* >>/tmp/read; done'"
     )
     second.setup()
+    second.set_environment("PUBLIC_DEMO", "yes")
     second.shell("systemctl stop thief")
     assert second.shell("cat /tmp/read") == ""
     opened = second.shell("ufw status")

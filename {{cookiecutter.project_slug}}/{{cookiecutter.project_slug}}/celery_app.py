@@ -1,6 +1,7 @@
-"""What ``celery -A {{ cookiecutter.project_slug }}.celery_app`` loads: the application that ``flask`` would.
+"""What ``celery -A {{ cookiecutter.project_slug }}.celery_app`` loads.
 
-Not needed for ``flask celery …``, which finds the application by itself.
+It is the application that ``flask`` would load. ``flask celery …`` does not need this: it finds
+the application by itself.
 """
 
 import os
