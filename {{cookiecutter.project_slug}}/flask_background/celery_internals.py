@@ -111,10 +111,10 @@ def replace_children_soon() -> None:
     class AsynPool(asynpool.AsynPool):
         _pool: Any
 
-        def _event_process_exit(self, hub: Any, child: Any, pause: float = 0.01) -> None:
+        def _event_process_exit(self, hub: Any, child: Any, looks: int = 100) -> None:
             super()._event_process_exit(hub, child)  # type: ignore[misc]
-            if child in self._pool and pause < 1:
-                hub.call_later(pause, self._event_process_exit, hub, child, 2 * pause)
+            if child in self._pool and looks:
+                hub.call_later(0.01, self._event_process_exit, hub, child, looks - 1)
 
     prefork.TaskPool.Pool = AsynPool
 
