@@ -229,8 +229,9 @@ class Stack:
                     return it.pid
             return None
 
+        # After the fault before this one the worker may only just have begun.
+        wait_until(lambda: find() is not None, "the pool has a child")
         before = find()
-        assert before, f"There is no child in {self.processes('worker')}"
         self.kill("worker", before)
         wait_until(lambda: find() not in (None, before), "the pool has another child")
 
