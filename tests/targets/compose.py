@@ -232,6 +232,7 @@ class Stack:
         # After the fault before this one the worker may only just have begun.
         wait_until(lambda: find() is not None, "the pool has a child")
         before = find()
+        assert before
         self.kill("worker", before)
         wait_until(lambda: find() not in (None, before), "the pool has another child")
 
