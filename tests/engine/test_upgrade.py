@@ -94,3 +94,19 @@ def test_the_schedule_goes_on_where_the_version_before_stopped(
         return int(json.loads(str(text))[1]) if text else 0
 
     assert wait_until(count, "a run of the schedule") > 41
+
+
+def test_keys_of_another_program_stop_neither_workers_nor_schedule(
+    start: StartCluster, own_redis: EmbeddedRedis
+) -> None:
+    server = redis.Redis.from_url(own_redis.url, decode_responses=True)
+    server.set("default", "no list")
+    server.set("background:scheduler:runs", "no hash")
+
+    cluster = start({}, "cluster", workers=1)
+    assert "WRONGTYPE" in cluster.wait_for("is left: ")
+
+    with create_app({"REDIS_URL": own_redis.url}).app_context():
+        assert celery.submit(sample_app.add, 1, 2).result(timeout=30) == 3
+    runs = "sample_app:background:scheduler:runs"
+    wait_until(lambda: server.hexists(runs, "every-second"), "a run of the schedule")

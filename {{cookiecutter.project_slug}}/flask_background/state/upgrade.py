@@ -5,10 +5,12 @@ this application is taken: tasks that it has, and functions of its packages. The
 still run beside this one and send to the old keys, so workers look again and again.
 """
 
+import contextlib
 import logging
 from typing import Any
 
 from kombu.utils.json import loads
+from redis.exceptions import ResponseError
 
 from ..base import scripts
 from ..base.keys import Keys
@@ -88,9 +90,10 @@ def copy_runs(core: Core, client: Any) -> None:
     names = list(core.conf.beat_schedule)
     if not core.keys.prefix or not names:
         return
-    for name, run in zip(names, client.hmget(_OLD.scheduler_runs, names), strict=True):
-        if run:
-            client.hsetnx(core.keys.scheduler_runs, name, run)
+    with contextlib.suppress(ResponseError):  # somebody else's key, of another type
+        for name, run in zip(names, client.hmget(_OLD.scheduler_runs, names), strict=True):
+            if run:
+                client.hsetnx(core.keys.scheduler_runs, name, run)
 
 
 def old_scheduler_leads(client: Any) -> bool:

@@ -68,7 +68,11 @@ class QoS(celery_internals.QoS):
             return
         self._sweep_at = time.monotonic() + self.channel.unacked_restore_interval / 2
         lease = self.visibility_timeout
-        upgrade.take_over(self.channel.core, lease)
+        try:
+            upgrade.take_over(self.channel.core, lease)
+        except (ResponseError, LookupError, TypeError, ValueError) as error:
+            # Those keys have no prefix: whoever shares this Redis may keep anything there.
+            logger.warning("What stands under the keys of the version before is left: %s", error)
         tags = self.channel.script("expired", [self.unacked_index_key], lease, _AT_ONCE)
         restored = sum(self.channel.put_back(tag.decode(), lease=lease) for tag in tags)
         if restored:
