@@ -163,21 +163,6 @@ def test_some_workers_may_be_chosen(start: StartCluster, own_redis: EmbeddedRedi
     assert "This scheduler leads" not in cluster.output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "more"), [(["--no-scheduler"], {}), ([], {"CELERY_SCHEDULER": False})]
-)
-def test_one_worker_alone_needs_no_parent(
-    start: StartCluster, own_redis: EmbeddedRedis, arguments: list[str], more: dict[str, object]
-) -> None:
-    config = settings(own_redis, **more)
-    cluster = start(config, "cluster", *arguments, workers=1)
-
-    with create_app(config).app_context():
-        assert celery.heartbeats()[0].pid == cluster.pid
-    cluster.signal(signal.SIGTERM)
-    assert cluster.wait() == 0
-
-
 @pytest.mark.parametrize("how", [[], ["--spawn"]])
 def test_workers_end_when_their_parent_is_killed(own_redis: EmbeddedRedis, how: list[str]) -> None:
     config = settings(own_redis, CELERY_WORKERS=2)

@@ -158,7 +158,7 @@ def test_a_worker_is_not_alive_before_redis_confirms_that_it_hears_commands(
     wait_until(lambda: said(client), "a heartbeat")
     assert hears(client)
     worker.wait_for("ready.")
-    assert alive_file.exists()
+    wait_until(alive_file.exists, "the cluster to say so")
     assert service_manager.recv(100) == b"READY=1"
 
 
@@ -222,10 +222,10 @@ def test_a_command_does_not_wait_for_workers_that_are_gone(client: FlaskCelery) 
 def test_every_cancelled_task_ends_though_no_command_arrives(
     start: StartCluster, client: FlaskCelery, network: Network
 ) -> None:
-    many = 25
+    many = 10
     settings = {"REDIS_URL": network.url, "CELERY_WORKERS": {"main": {"concurrency": many}}}
-    worker = start(settings, "worker")
-    wait_until(lambda: said(client), "a heartbeat")
+    start(settings, "worker")
+    wait_until(lambda: len(said(client)) == many, "all heartbeats")
 
     def begin() -> list[Future]:
         futures = [client.submit(sample_app.sleep, 600) for _ in range(many)]
@@ -239,16 +239,15 @@ def test_every_cancelled_task_ends_though_no_command_arrives(
         wait_until(lambda: states(client, futures) == {"REVOKED"}, "the tasks to end")  # noqa: B023
         network.tells.set()
 
-    for times in (1, 2):
+    for _ in range(2):
         futures = begin()
         network.cut()
         assert all(future.cancel() for future in futures)
-        worker.wait_for("Connection to broker lost", times)
         network.mend()
         wait_until(lambda: states(client, futures) == {"REVOKED"}, "the tasks to end")  # noqa: B023
 
     assert client.submit(sample_app.add, 1, 2).result(timeout=20) == 3
-    wait_until(lambda: not client.heartbeats()[0].active, "all to be ended")
+    wait_until(lambda: not any(one.active for one in client.heartbeats()), "all to be ended")
 
 
 def test_a_cancel_is_remembered_until_the_task_would_run(client: FlaskCelery) -> None:

@@ -29,6 +29,9 @@ HOOKS = {
     "transport": "flask_background.worker.transport:Transport",  # what redis:// means to Kombu
     "consumer": "flask_background.worker.consumer:BackgroundConsumer",  # worker_consumer
     "heartbeat": "flask_background.worker.beat:HeartbeatStep",  # a step of that consumer
+    "pool": "flask_background.worker.place:TaskPool",  # worker_pool in a place
+    "autoscaler": "flask_background.worker.place:Autoscaler",  # worker_autoscaler in a place
+    "settler": "flask_background.worker.settling:Settler",  # sees to what a killed place had
     "request": "flask_background.worker.request:BackgroundRequest",  # Task.Request
     "control": "flask_background.state.remote:RemoteControl",  # Celery.control_cls
     "scheduler": "flask_background.state.scheduler:RedisScheduler",  # beat_scheduler

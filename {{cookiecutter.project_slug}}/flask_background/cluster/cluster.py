@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery.utils.imports import symbol_by_name
+from celery.utils.nodenames import host_format
 
 from ..core import Core
 from .liveness import notify_systemd
@@ -29,17 +30,47 @@ _GRACE = 10.0
 
 @dataclass
 class Job:
-    """A process of the cluster: its name, and the arguments of Celery's command line."""
+    """A process of the cluster: its name, and the arguments of Celery's command line.
+
+    ``places``: of a worker whose tasks run in processes of the cluster, how many there shall be, at
+    least and at most. Each is a job of its own; ``number`` counts those of one worker.
+    """
 
     name: str
     argv: list[str]
     is_worker: bool = True
-    beats: bool = True
+    places: tuple[int, int] | None = None
+    number: int = 1
+    host: str = "%h"
     handle: Any = None
     started: float = 0.0
     pause: float = _FIRST_PAUSE
     start_at: float | None = field(default=0.0)
     suspected_at: float | None = None
+    leaves: bool = False
+    #: What the cluster shares with the process, and what it knows of its tasks.
+    slot: Any = None
+    busy_since: float = 0.0
+    idle_since: float = 0.0
+    told_of: float = 0.0
+    covered_at: float = 0.0
+    killed_for: str = ""
+
+    @property
+    def worker(self) -> str:
+        """The name of the worker that it is, or is a place of."""
+        return self.name.partition(".")[0]
+
+    def another(self, number: int, slot: Any) -> "Job":
+        """Make a job for one more place of the same worker."""
+        name = f"{self.worker}.{number}"
+        argv = [*self.argv, "--hostname", f"{name}@{self.host}"]
+        return Job(name, argv, places=self.places, number=number, host=self.host, slot=slot)
+
+    @property
+    def hostname(self) -> str:
+        """What the worker calls itself."""
+        return host_format(f"{self.name}@{self.host}")
 
 
 class Cluster(abc.ABC):
@@ -55,6 +86,7 @@ class Cluster(abc.ABC):
         self._grace = celery.options.worker_soft_shutdown_timeout + _GRACE
         self._scheduler: Any = None
         self._tick_at = 0.0
+        self._end_tasks_at, self._tasks_ended = 0.0, False
         self._kill_at: float | None = None
         self._exit_code = 0
 
@@ -86,7 +118,8 @@ class Cluster(abc.ABC):
 
     def _timeout(self, now: float) -> float | None:
         moments = [job.start_at for job in self._waiting() if not self._stopping]
-        moments += [self._kill_at] if self._kill_at is not None else []
+        if self._kill_at is not None:
+            moments.append(self._kill_at if self._tasks_ended else self._end_tasks_at)
         pauses = [max(0.01, moment - now) for moment in moments if moment is not None]
         if self._scheduler is not None and not self._stopping:
             pauses.append(max(0.01, self._tick_at - now))
@@ -97,7 +130,14 @@ class Cluster(abc.ABC):
             self._note_end(job, code)
         if stop and not self._stopping:
             self._stop()
-        elif self._kill_at is not None and time.monotonic() >= self._kill_at:
+            return
+        now = time.monotonic()
+        if self._stopping and not self._tasks_ended and now >= self._end_tasks_at:
+            self._tasks_ended = True
+            for job in self._alive():
+                logger.warning("%s still works; its tasks go back into their queue.", job.name)
+                self._end_tasks(job)
+        elif self._kill_at is not None and now >= self._kill_at:
             for job in self._alive():
                 logger.error("%s did not stop in time and is killed.", job.name)
                 self._exit_code = 1
@@ -122,6 +162,7 @@ class Cluster(abc.ABC):
         notify_systemd("STOPPING=1")
         logger.info("Stopping; running tasks have %d s.", self._grace - _GRACE)
         self._kill_at = time.monotonic() + self._grace
+        self._end_tasks_at = self._kill_at - _GRACE
         for job in self._alive():
             self._terminate(job)
         if self._scheduler is not None:
@@ -129,6 +170,9 @@ class Cluster(abc.ABC):
 
     def _note_end(self, job: Job, code: int) -> None:
         job.handle = None
+        if job.leaves:
+            self._jobs.remove(job)
+            return
         if self._stopping:
             if code != 0:
                 self._exit_code = 1
@@ -161,6 +205,10 @@ class Cluster(abc.ABC):
 
     @abc.abstractmethod
     def _terminate(self, job: Job) -> None: ...
+
+    @abc.abstractmethod
+    def _end_tasks(self, job: Job) -> None:
+        """Have a job that is stopping give up the tasks that it still runs."""
 
     @abc.abstractmethod
     def _kill(self, job: Job) -> None: ...

@@ -6,8 +6,8 @@ The application is imported once, and the workers are forked from it, so that th
 import contextlib
 import ctypes
 import importlib
+import itertools
 import logging
-import mmap
 import os
 import signal
 import sys
@@ -16,9 +16,11 @@ import time
 from redis.exceptions import RedisError
 
 from ..base.redis_urls import connect_redis
-from ..base.settings import INTERVAL
+from ..base.settings import HOOKS, INTERVAL
+from .board import Board
 from .cluster import Cluster, Job, freeze_memory, run_celery
 from .liveness import pulse
+from .places import END_TASK, LOOK_EVERY, RENEW_PLACE, PlaceKeeper, missing, surplus
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,6 @@ _DEAF = 35.0
 _WARM = (
     "celery.apps.worker",
     "celery.bin.worker",
-    "celery.concurrency.prefork",
     "celery.worker.consumer",
     "kombu.transport.redis",
 )
@@ -45,9 +46,8 @@ class ForkingCluster(Cluster):
 
     def _prepare(self) -> None:
         self._signals = self._STOP | {signal.SIGCHLD, signal.SIGALRM}
-        #: When each job beat last, in memory that the forked processes share; 0 is not yet.
-        self._beats = memoryview(mmap.mmap(-1, 8 * len(self._jobs))).cast("d")
-        self._watch_at = 0.0
+        self._board, self._keeper = Board(), PlaceKeeper(self._celery)
+        self._watch_at = self._look_at = 0.0
         # Blocked, a signal waits until sigwait() takes it: none is missed, and no handler runs in
         # the middle of something.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
@@ -55,11 +55,47 @@ class ForkingCluster(Cluster):
             importlib.import_module(module)
         self._celery.loader.import_default_modules()
         self._celery.finalize(auto=True)
+        for job in list(self._jobs):
+            job.slot = self._board.slot()
+            if job.places:
+                job.slot.scale = job.places
+                self._add_places(job.name)
+
+    def _places(self, name: str) -> list[Job]:
+        """Return the places of a worker, the first one first."""
+        return [job for job in self._jobs if job.places and job.worker == name and not job.leaves]
+
+    def _add_places(self, name: str) -> None:
+        """Start more places for a worker if it shall have more."""
+        places = self._places(name)
+        for _ in range(missing(places)):
+            taken = {job.number for job in self._jobs if job.worker == name}
+            number = next(number for number in itertools.count(1) if number not in taken)
+            self._jobs.append(places[0].another(number, self._board.slot(first=False)))
+
+    def _look(self, now: float) -> None:
+        """Look after the places."""
+        pause = self._keeper.look([job for job in self._jobs if job.places], now)
+        self._look_at = now + pause
+        if self._stopping:
+            return
+        for name in {job.worker for job in self._jobs if job.places}:
+            for job in surplus(self._places(name), now):
+                self._let_go(job)
+            self._add_places(name)
+
+    def _let_go(self, job: Job) -> None:
+        """Stop a place that is not needed any more."""
+        job.leaves = True
+        if job.handle is not None:
+            self._terminate(job)
+        else:
+            self._jobs.remove(job)
 
     def _start(self, job: Job) -> int:
         freeze_memory()
-        self._beats[self._jobs.index(job)] = 0
-        job.suspected_at = None
+        job.slot.clear()
+        job.suspected_at, job.killed_for, job.idle_since = None, "", time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -72,10 +108,13 @@ class ForkingCluster(Cluster):
         code = 1
         try:
             die_with_parent()
-            pulse.write_to(self._beats, self._jobs.index(job))
+            pulse.write_to(job.slot)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
             os.environ["PROCESS_NAME"] = job.name
             self._celery.after_fork()  # the parent schedules, and has connections
+            if job.places:
+                self._celery.conf.worker_pool = HOOKS["pool"]
+                self._celery.conf.worker_autoscaler = HOOKS["autoscaler"]
             code = run_celery(self._celery, job.argv)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
@@ -89,9 +128,12 @@ class ForkingCluster(Cluster):
             os._exit(code)
 
     def _wait(self, timeout: float | None) -> bool:
-        signal.setitimer(signal.ITIMER_REAL, min(timeout or INTERVAL, INTERVAL))
+        pause = min(timeout or INTERVAL, INTERVAL, max(self._look_at - time.monotonic(), 0.01))
+        signal.setitimer(signal.ITIMER_REAL, pause)
         stop = signal.sigwait(self._signals) in self._STOP
         now = time.monotonic()
+        if now >= self._look_at:
+            self._look(now)
         if now >= self._watch_at and not (stop or self._stopping):
             self._watch_at = now + INTERVAL - 0.5
             self._watch(now)
@@ -99,7 +141,7 @@ class ForkingCluster(Cluster):
 
     def _watch(self, now: float) -> None:
         """Report that all workers beat; kill one that lives but takes no tasks any more."""
-        workers = [job for job in self._jobs if job.is_worker and job.beats]
+        workers = [job for job in self._jobs if job.is_worker and not job.leaves]
         silent = [job for job in workers if self._is_silent(job, now)]
         for job in workers:
             if job not in silent:
@@ -107,9 +149,10 @@ class ForkingCluster(Cluster):
         if not silent:
             pulse.report()
             return
+        self._watch_at = now + LOOK_EVERY  # somebody may wait for the first report
         answers = self._redis_answers()
         for job in silent:
-            since = self._last_beat(job) or job.started
+            since = job.slot.beaten_at or job.started
             if job.handle is None or not answers or now - since <= _SILENT:
                 job.suspected_at = None
             elif job.suspected_at is None:
@@ -118,13 +161,10 @@ class ForkingCluster(Cluster):
                 logger.error("%s lives but takes no tasks any more; it is killed.", job.name)
                 self._kill(job)
 
-    def _last_beat(self, job: Job) -> float:
-        return float(self._beats[self._jobs.index(job)])
-
     def _is_silent(self, job: Job, now: float) -> bool:
-        """Whether a worker is not there, has not beaten yet, or not lately."""
-        beat = self._last_beat(job)
-        return job.handle is None or not beat or now - beat > _SILENT
+        """Whether a worker is not there, has not beaten yet, or not lately though it is idle."""
+        beat = job.slot.beaten_at
+        return job.handle is None or not beat or (now - beat > _SILENT and not job.slot.work)
 
     def _redis_answers(self) -> bool:
         client = connect_redis(self._celery.redis_url)
@@ -143,8 +183,21 @@ class ForkingCluster(Cluster):
                 ended.append((job, os.waitstatus_to_exitcode(status)))
         return ended
 
+    def _note_end(self, job: Job, code: int) -> None:
+        at_work, wanted = job.slot.work, job.killed_for or code == RENEW_PLACE
+        if job.places:
+            self._keeper.ended(job)
+        super()._note_end(job, 0 if wanted and self._stopping else code)
+        if job.leaves:
+            self._board.give_back(job.slot)
+        elif at_work or wanted:
+            job.start_at = time.monotonic()
+
     def _terminate(self, job: Job) -> None:
         os.kill(job.handle, signal.SIGTERM)
+
+    def _end_tasks(self, job: Job) -> None:
+        os.kill(job.handle, END_TASK)
 
     def _kill(self, job: Job) -> None:
         os.kill(job.handle, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Says to the outside that the workers take tasks: to systemd, and by the age of a file.
 
-Each worker beats from the loop that takes its tasks. Alone it reports by itself; in a cluster it
-writes the time into memory shared with the parent, which reports for all of them.
+Each worker beats as long as it takes tasks. Alone it reports by itself; in a cluster it notes the
+time on the board that it shares with the parent, which reports for all of them.
 """
 
 import contextlib
@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from .board import Slot
+
 
 class Pulse:
     """What becomes of this process's beats: ``report``, unless a cluster gives something else."""
 
     def __init__(self) -> None:
         self._ready = False
+        #: This process's part of the board, if a cluster forked it.
+        self.slot: Slot | None = None
         self.beat: Callable[[], None] = self.report
 
     def report(self) -> None:
@@ -31,13 +35,9 @@ class Pulse:
             with contextlib.suppress(OSError):
                 Path(path).touch()
 
-    def write_to(self, board: "memoryview[float]", place: int) -> None:
-        """Let each beat note its time (``time.monotonic()``) in memory shared with the parent."""
-
-        def write() -> None:
-            board[place] = time.monotonic()
-
-        self.beat = write
+    def write_to(self, slot: Slot) -> None:
+        """Let each beat note its time on the cluster's board."""
+        self.slot, self.beat = slot, slot.beat
 
 
 #: Of this process.

@@ -46,5 +46,8 @@ class SpawningCluster(Cluster):
     def _terminate(self, job: Job) -> None:
         job.handle.stop()
 
+    def _end_tasks(self, job: Job) -> None:
+        """Leave it: there is no signal for it. The job is killed later."""
+
     def _kill(self, job: Job) -> None:
         job.handle.kill()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from flask import Flask
 from flask.cli import ScriptInfo
 
@@ -15,6 +16,8 @@ from ..cluster.cluster import Cluster, Job, run_celery
 from ..core import Core, find_core
 from .dead import dead
 
+#: Whether this system can fork: Windows cannot.
+_FORKS = hasattr(os, "fork")
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -82,32 +85,26 @@ def cluster(
     """
     celery = _celery_of(ctx)
     options = celery.options
-    chosen = _choose(options.workers, workers)
     watched = options.flower if flower is None else flower
-    # A solo worker runs its tasks in the loop that beats: silence says nothing about it.
     jobs = [
-        Job(
-            spec.name,
-            _worker_argv(celery, spec, watched=watched),
-            beats=spec.options.get("pool") != "solo",
-        )
-        for spec in chosen
+        _worker_job(celery, spec, fork=not spawn, watched=watched)
+        for spec in _choose(options.workers, workers)
     ]
-    schedule = options.scheduler and not no_scheduler
     if watched:
         jobs.append(Job("flower", _flower_argv(celery), is_worker=False))
-    if len(jobs) == 1 and not schedule:
-        os.environ["PROCESS_NAME"] = jobs[0].name
-        ctx.exit(run_celery(celery, jobs[0].argv))
+    _run(ctx, jobs, schedule=options.scheduler and not no_scheduler, spawn=spawn)
+
+
+def _run(ctx: click.Context, jobs: list[Job], *, schedule: bool = False, spawn: bool) -> None:
     os.environ["PROCESS_NAME"] = "cluster"
     if path := path_given_to_flask():
         os.environ["FLASK_APP"] = path  # for what it starts
-    ctx.exit(_kind(spawn)(celery, jobs, schedule=schedule).run())
+    ctx.exit(_kind(spawn)(_celery_of(ctx), jobs, schedule=schedule).run())
 
 
 def _kind(spawn: bool) -> type[Cluster]:
     # Imported here: the web process has these commands too, and starts nothing.
-    if spawn or not hasattr(os, "fork"):
+    if spawn or not _FORKS:
         from ..cluster.spawning import SpawningCluster
 
         return SpawningCluster
@@ -130,10 +127,14 @@ def worker(ctx: click.Context, name: str | None, arguments: tuple[str, ...]) -> 
     short_name, _, host = (name or "").partition("@")
     by_name = {spec.name: spec for spec in celery.options.workers}
     spec = by_name.get(short_name) if name else celery.options.workers[0]
-    argv = _worker_argv(celery, spec or WorkerSpec(short_name), watched=celery.options.flower)
     if host:
         arguments = ("--hostname", f"{short_name}@{host}", *arguments)
-    ctx.exit(run_celery(celery, [*argv, *arguments]))
+    watched = celery.options.flower
+    job = _worker_job(celery, spec or WorkerSpec(short_name), *arguments, watched=watched)
+    job.host = host or job.host
+    if _FORKS:
+        _run(ctx, [job], spawn=False)
+    ctx.exit(run_celery(celery, job.argv))
 
 
 def _choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSpec]:
@@ -150,23 +151,36 @@ def _choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSp
     return [by_name[name] for name in wanted]
 
 
-def _worker_argv(celery: Core, spec: WorkerSpec, *, watched: bool) -> list[str]:
+def _worker_job(
+    celery: Core, spec: WorkerSpec, *arguments: str, fork: bool = True, watched: bool = False
+) -> Job:
+    """Make the job of a worker. Its tasks run in places unless it names a pool of Celery's."""
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker
+    from celery.concurrency.solo import TaskPool as SoloPool
 
-    argv = spec.argv(celery.options.log_level, watched=watched)
+    argv = [*spec.argv(celery.options.log_level, watched=watched), *arguments]
+    celery_context = CLIContext(app=celery, no_color=True, workdir=None)
     try:
         # Let Celery read them here, or a wrong value would end the worker again and again.
-        celery_context = CLIContext(app=celery, no_color=True, workdir=None)
-        worker.make_context("worker", argv[1:], obj=celery_context).close()
+        given = worker.make_context("worker", argv[1:], obj=celery_context)
     except click.UsageError as error:
         raise click.ClickException(
             f"CELERY_WORKERS[{spec.name!r}] cannot work: {error.format_message()}"
         ) from error
-    if sys.platform == "win32" and "pool" not in spec.options:
+    with given:
+        chosen = given.get_parameter_source("pool") is ParameterSource.COMMANDLINE
+        solo = given.params["pool"] is SoloPool
+        concurrency, scale = given.params["concurrency"], given.params["autoscale"]
+    if not _FORKS:
         # Celery's process pool needs fork: https://docs.celeryq.dev/en/stable/faq.html#windows
-        argv += ["--pool", "solo"]
-    return argv
+        return Job(spec.name, argv if chosen else [*argv, "--pool", "solo"])
+    if not fork or (chosen and not solo):
+        return Job(spec.name, argv)
+    if solo or not isinstance(concurrency, int):
+        concurrency = 1 if solo else os.cpu_count() or 1
+    most, least = scale or (concurrency, concurrency)
+    return Job(spec.name, [*argv, "--pool", "prefork", "--concurrency", "1"], places=(least, most))
 
 
 def _flower_argv(celery: Core) -> list[str]:

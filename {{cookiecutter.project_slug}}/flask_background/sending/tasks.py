@@ -12,6 +12,7 @@ from flask import Flask, current_app, g, has_app_context
 from redis.exceptions import RedisError
 
 from ..base.errors import TaskError
+from ..base.interruption import interruption
 from ..base.records import CANCELLED
 from ..base.settings import HOOKS
 from ..celery_internals import is_being_ended
@@ -53,7 +54,7 @@ class FlaskTask(Task):  # type: ignore[type-arg]
                 g.request_id = request_id
             if self.request.called_directly:
                 return self.run(*load_references(args), **load_references(kwargs))
-            with self._readable_errors():
+            with self._readable_errors(), interruption.possible():
                 result = self.run(*load_references(args), **load_references(kwargs))
             if not self.request.ignore_result:
                 check_result(self.backend.prepare_value(result), self.app.options.max_result_bytes)

@@ -67,3 +67,14 @@ def write(core: Core, name: str, said: dict[str, Any], held: Iterable[str] = ())
     ids = list(held)
     keys = [core.keys.workers, *map(core.keys.cancelled, ids)]
     return set(scripts.call(core.redis, "beat", keys, name, json.dumps(said), *ids))
+
+
+def cover(core: Core, name: str, task_id: str) -> set[str]:
+    """Repeat a worker's last word for it, with the task that keeps it from speaking.
+
+    Returns as :func:`write` does, and raises the same.
+    """
+    last = str(core.redis.hget(core.keys.workers, name) or "").partition(" ")[2]
+    if not last:
+        return set()
+    return write(core, name, json.loads(last) | {"active": 1, "tasks": [task_id]}, [task_id])

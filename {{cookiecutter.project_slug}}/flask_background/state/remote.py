@@ -97,6 +97,7 @@ class RemoteControl(Control):
         threads that do so at once hold all there are, and wait for each other forever. And one
         of the pool may have died with the last restart of Redis, which is not tried again.
         """
+        destination = destination and self._with_places(destination)
         if connection is not None:
             return super().broadcast(command, arguments, destination, connection, **kwargs)
         with self.app.connection_for_write() as own:
@@ -105,6 +106,15 @@ class RemoteControl(Control):
             answers = super().broadcast(command, arguments, destination, own, **kwargs)
         self.refused = _refusals(_by_worker(answers))
         return answers
+
+    def _with_places(self, destination: Iterable[str]) -> list[str]:
+        """Add the other places of the workers that are named: `mail.2@host` is one of `mail@host`."""
+        wanted = set(destination)
+        for beat in heartbeats.latest(self.app):
+            name, _, host = beat.name.partition("@")
+            if f"{name.partition('.')[0]}@{host}" in wanted:
+                wanted.add(beat.name)
+        return sorted(wanted)
 
     def _wait_for_workers(self, channel: Any) -> None:
         if not isinstance(channel, celery_internals.Channel):

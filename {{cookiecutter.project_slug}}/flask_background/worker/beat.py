@@ -1,10 +1,13 @@
 """The heartbeat: each worker tells that its consumer takes tasks.
 
 A step of the worker's consumer, called from the event loop that takes the tasks: a worker whose
-process lives but whose consumer stands still falls silent.
+process lives but whose consumer stands still falls silent. In a place, whose loop also runs the
+tasks, a thread beats as long as the loop turns or runs a task.
 """
 
 import os
+import signal
+import threading
 import time
 from itertools import islice
 from typing import Any
@@ -19,7 +22,9 @@ from redis.exceptions import RedisError
 from .. import celery_internals
 from ..base.settings import INTERVAL
 from ..cluster.liveness import pulse
+from ..cluster.places import END_TASK, SOFT_LIMIT
 from ..state import heartbeats
+from .place import TaskPool
 from .transport import CONFIRMED_WITHIN
 
 logger = get_logger(__name__)
@@ -40,6 +45,8 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         self._timer: Any = None
+        self._stopped = threading.Event()
+        self._turned_at = 0.0
         self._complained = False
         super().__init__(consumer, **kwargs)
 
@@ -48,10 +55,19 @@ class HeartbeatStep(bootsteps.StartStopStep):
         self._wait_for_commands(consumer)
         self._forget_old(consumer)
         self._beat(consumer)
-        self._timer = consumer.timer.call_repeatedly(INTERVAL, self._beat, (consumer,))
+        if isinstance(consumer.pool, TaskPool):
+            self._turn()
+            self._timer = consumer.timer.call_repeatedly(INTERVAL, self._turn)
+            self._stopped = threading.Event()
+            beat = threading.Thread(target=self._beat_beside, args=(consumer, self._stopped))
+            beat.daemon = True
+            beat.start()
+        else:
+            self._timer = consumer.timer.call_repeatedly(INTERVAL, self._beat, (consumer,))
 
     def stop(self, consumer: Any) -> None:
         """Stop beating: the connection is lost, or the worker ends."""
+        self._stopped.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -82,8 +98,24 @@ class HeartbeatStep(bootsteps.StartStopStep):
         """
         pulse.beat()
         self._tell_redis(consumer)
-        celery_internals.drop_cancelled_timers(consumer.timer)
+        if not isinstance(consumer.pool, TaskPool):  # whose loop has the timer, and no such entries
+            celery_internals.drop_cancelled_timers(consumer.timer)
         consumer.renew_leases()
+
+    def _turn(self) -> None:
+        """Note that the event loop turns."""
+        self._turned_at = time.monotonic()
+
+    def _beat_beside(self, consumer: Any, stopped: threading.Event) -> None:
+        """Beat from a thread, beside a task that keeps the event loop."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {END_TASK, SOFT_LIMIT})
+        while not stopped.wait(INTERVAL):
+            if state.active_requests or time.monotonic() - self._turned_at < 2 * INTERVAL:
+                try:
+                    self._beat(consumer)
+                except RedisConnectionError as error:
+                    logger.error("%s The task ends; it comes back later.", error)
+                    consumer.pool.give_up()
 
     def _tell_redis(self, consumer: Any) -> None:
         running = state.active_requests

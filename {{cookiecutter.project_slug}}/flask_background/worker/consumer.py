@@ -24,6 +24,7 @@ from ..base.settings import INTERVAL
 from ..core import Core
 from . import giving_up
 from .leases import QoS
+from .place import TaskPool
 from .transport import Channel
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class BackgroundConsumer(Consumer):
     @property
     def can_end_tasks(self) -> bool:
         """Whether each task has a process of its own; elsewhere one that has begun goes on."""
-        return bool(self.pool and self.pool.uses_semaphore)
+        return isinstance(self.pool, TaskPool) or bool(self.pool and self.pool.uses_semaphore)
 
     # Connections
 
