@@ -30,10 +30,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
 
 @pytest.fixture(scope="session")
 def workers(settings: dict[str, Any]) -> Iterator[Running]:
-    """The workers that most tests share: `main` with two children, and `mail`."""
+    """The workers that most tests share: `main` with two places, and `mail`."""
     running = Running(flask_celery("cluster", "--no-scheduler"), settings)
     try:
-        ready(settings, 2)
+        ready(settings, 3)
         yield running
     finally:
         running.end()

@@ -168,7 +168,8 @@ class Cluster(abc.ABC):
         if self._scheduler is not None:
             self._scheduler.close()
 
-    def _note_end(self, job: Job, code: int) -> None:
+    def _note_end(self, job: Job, code: int, *, at_once: bool = False) -> None:
+        """Have a job start again: ``at_once``, or after a pause that grows with each early end."""
         job.handle = None
         if job.leaves:
             self._jobs.remove(job)
@@ -181,6 +182,10 @@ class Cluster(abc.ABC):
             logger.info("%s was shut down.", job.name)
             if not any(other.is_worker for other in self._alive() + self._waiting()):
                 self._stop()
+            return
+        if at_once:
+            logger.info("%s ended; another process takes its place.", job.name)
+            job.start_at = time.monotonic()
             return
         if time.monotonic() - job.started > _HEALTHY_AFTER:
             job.pause = _FIRST_PAUSE

@@ -183,15 +183,16 @@ class ForkingCluster(Cluster):
                 ended.append((job, os.waitstatus_to_exitcode(status)))
         return ended
 
-    def _note_end(self, job: Job, code: int) -> None:
-        at_work, wanted = job.slot.work, job.killed_for or code == RENEW_PLACE
-        if job.places:
+    def _note_end(self, job: Job, code: int, *, at_once: bool = False) -> None:
+        wanted = bool(job.killed_for) or code == RENEW_PLACE
+        at_work = job.places is not None and job.slot.work is not None
+        if at_work:
             self._keeper.ended(job)
-        super()._note_end(job, 0 if wanted and self._stopping else code)
+        super()._note_end(
+            job, 0 if wanted and self._stopping else code, at_once=wanted or at_work
+        )
         if job.leaves:
             self._board.give_back(job.slot)
-        elif at_work or wanted:
-            job.start_at = time.monotonic()
 
     def _terminate(self, job: Job) -> None:
         os.kill(job.handle, signal.SIGTERM)

@@ -70,11 +70,8 @@ class PlaceKeeper:
         return max(pause, 0.01)
 
     def ended(self, job: Job) -> None:
-        """See to the message of a place that ended: it may have been at work."""
-        work = job.slot.work
-        if work is None:
-            return
-        settler, reason = self._settler, job.killed_for
+        """See to the message of a place that ended at work."""
+        work, settler, reason = job.slot.work, self._settler, job.killed_for
         if reason == "limit":
             limit = round(work.hard_at - work.since, 3)
             self._unsettled.append(lambda: settler.fail(work.tag, limit))

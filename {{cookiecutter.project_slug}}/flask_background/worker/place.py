@@ -48,7 +48,8 @@ class TaskPool(BasePool):
         super().__init__(*args, **kwargs)
         self.limit = 1
         self._ended_count = 0
-        self._cancelled = ""
+        #: The ids of the task that runs, and of one that is to end.
+        self._running = self._cancelled = ""
         self._exit_code = os.EX_OK
         self._soft_at: float | None = None
         signals.worker_process_init.send(sender=self.options["initargs"][1])
@@ -72,6 +73,7 @@ class TaskPool(BasePool):
     ) -> None:
         """Run a task: now, and in this thread."""
         request = callback.__self__
+        self._running = request.id
         soft = soft_timeout or self.options["soft_timeout"]
         slot, tag = pulse.slot, request.message.delivery_tag
         if slot:
@@ -85,6 +87,7 @@ class TaskPool(BasePool):
             self._note_waiting(request)
             raise
         finally:
+            self._running = ""
             if slot:
                 slot.end()
         self._ended_count += 1
@@ -107,10 +110,9 @@ class TaskPool(BasePool):
     # Signals, in the main thread
 
     def _interrupt(self, *_: Any) -> None:
-        if self._cancelled and any(one.id == self._cancelled for one in worker.active_requests):
-            self._cancelled = ""
+        if self._cancelled == self._running:
             interruption.interrupt(TaskEnded("cancelled"))
-        elif self._soft_at is not None and time.monotonic() >= self._soft_at:
+        elif self._soft_at and time.monotonic() >= self._soft_at:
             interruption.interrupt(SoftTimeLimitExceeded(f"{self.options['soft_timeout']}"))
 
     def _end(self, *_: Any) -> None:
@@ -140,10 +142,7 @@ class TaskPool(BasePool):
 
     def terminate_job(self, pid: int, signum: Any = None) -> None:
         """End the running task; the whole process if it does not end within a second."""
-        running = [request.id for request in worker.active_requests]
-        if not running:
-            return
-        self._cancelled = running[0]
+        self._cancelled = self._running
         signal.pthread_kill(self._main, SOFT_LIMIT)
         threading.Timer(_LAST_WORDS, self._end_process, [pulse.slot and pulse.slot.work]).start()
 
