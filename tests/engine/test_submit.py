@@ -47,7 +47,7 @@ def test_a_task_goes_to_its_queue(live: FlaskCelery) -> None:
         future = live.submit(sample_app.nothing, queue=queue)
         assert future.result(timeout=20) is None
         worker = "main" if queue == "default" else "mail"
-        assert str(future.info and future.info.worker).partition("@")[0] == worker
+        assert str(future.info and future.info.worker).partition("@")[0].partition(".")[0] == worker
 
 
 def test_a_queue_that_no_worker_serves_is_refused(either: FlaskCelery) -> None:

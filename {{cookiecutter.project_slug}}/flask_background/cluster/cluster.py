@@ -55,6 +55,7 @@ class Job:
     told_of: float = 0.0
     covered_at: float = 0.0
     killed_for: str = ""
+    stands_still: bool = False
 
     @property
     def worker(self) -> str:

@@ -96,6 +96,7 @@ class ForkingCluster(Cluster):
         freeze_memory()
         job.slot.clear()
         job.suspected_at, job.killed_for, job.idle_since = None, "", time.monotonic()
+        job.stands_still = False
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -162,9 +163,9 @@ class ForkingCluster(Cluster):
                 self._kill(job)
 
     def _is_silent(self, job: Job, now: float) -> bool:
-        """Whether a worker is not there, has not beaten yet, or not lately though it is idle."""
-        beat = job.slot.beaten_at
-        return job.handle is None or not beat or (now - beat > _SILENT and not job.slot.work)
+        """Whether a worker is not there, has not beaten yet, or not lately though it could."""
+        beat, busy = job.slot.beaten_at, job.slot.work and not job.stands_still
+        return job.handle is None or not beat or (now - beat > _SILENT and not busy)
 
     def _redis_answers(self) -> bool:
         client = connect_redis(self._celery.redis_url)
@@ -178,8 +179,10 @@ class ForkingCluster(Cluster):
     def _ended(self) -> list[tuple[Job, int]]:
         ended = []
         for job in self._alive():
-            pid, status = os.waitpid(job.handle, os.WNOHANG)
-            if pid:
+            pid, status = os.waitpid(job.handle, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            if pid and (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
+                job.stands_still = os.WIFSTOPPED(status)
+            elif pid:
                 ended.append((job, os.waitstatus_to_exitcode(status)))
         return ended
 

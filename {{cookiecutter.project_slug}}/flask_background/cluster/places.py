@@ -61,7 +61,7 @@ class PlaceKeeper:
             elif 0 < work.soft_at <= now and job.told_of != work.since:
                 job.told_of = work.since
                 os.kill(job.handle, SOFT_LIMIT)
-            elif now - max(job.slot.beaten_at, job.covered_at, work.since) > _LOCKED_AFTER:
+            elif not job.stands_still and now - max(job.slot.beaten_at, job.covered_at, work.since) > _LOCKED_AFTER:
                 job.covered_at = now
                 self._cover(job, work)
             ahead = [at - now for at in (work.soft_at, work.hard_at) if at > now]
