@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 import sample_app
 from engine_support import StartCluster, children, wait_until
 from flask_background import FlaskCelery
