@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..base.errors import GivenUp
-from ..base.keys import ISSUED_TTL
 from ..core import Core
 from ..state.failed import GIVEN_UP, REFUSED, FailedTask, count_refused, keep
 
@@ -83,16 +82,3 @@ def _headers(text: str) -> Mapping[str, Any]:
 
 def _short(value: object) -> str:
     return "" if value is None else str(value)[:300]
-
-
-def count_delivery(core: Core, task_id: str) -> int:
-    """Count a delivery after the first one. Returns how many there were with it."""
-    key = core.keys.deliveries(task_id)
-    try:
-        with core.redis.pipeline() as pipe:
-            pipe.incr(key)
-            pipe.expire(key, ISSUED_TTL)
-            return int(pipe.execute()[0]) + 1
-    except RedisError as error:
-        logger.warning("Could not count the deliveries of %s: %s", task_id, error)
-        return 1
