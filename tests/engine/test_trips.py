@@ -97,9 +97,9 @@ def test_a_task_is_done_with_two_trips(
     assert kinds["store"] == 2 * TASKS
     # Before a worker waits (BRPOP) it has asked once in vain.
     assert kinds["take"] - kinds["BRPOP"] in range(2 * TASKS - 1, 2 * TASKS + 2)
-    assert kinds["RPUSH"] == TASKS  # what one of the two tasks does itself
-    rest = set(kinds) - {"store", "take", "BRPOP", "RPUSH"}
-    assert rest <= {"beat", "renew", "expired", "LRANGE", "HVALS", "PING", "HGETALL"}, kinds
+    # One of the two tasks pushes something itself; all else is done now and then.
+    for kind in set(kinds) - {"store", "take", "BRPOP", "RPUSH"}:
+        assert kinds[kind] < TASKS / 2, kinds
 
 
 def finish(celery: FlaskCelery, message: Any, **request: Any) -> None:
@@ -176,12 +176,12 @@ def test_a_task_for_later_is_held_by_nobody_and_survives_its_worker(
 def test_a_task_for_later_that_was_cancelled_does_not_run(
     start: StartCluster, client: FlaskCelery, store: redis.Redis
 ) -> None:
-    future = client.submit(sample_app.remember, "cancelled", countdown=2)
+    future = client.submit(sample_app.remember, "cancelled", countdown=100)
     assert future.cancel()
 
     start({"CELERY_WORKERS": 1}, "cluster", "--no-scheduler", workers=1)
 
-    wait_until(lambda: client.queue_lengths() == {"default": 0}, "its time")
+    wait_until(lambda: client.queue_lengths() == {"default": 0}, "it to be dropped, before its time")
     assert client.submit(sample_app.add, 1).result(timeout=20) == 1
     assert future.cancelled()
     assert not store.exists("ran:cancelled", client.keys.unacked)

@@ -133,16 +133,18 @@ end
 
 -- Take a message, note who has it, and begin its task.
 -- KEYS: unacked, unacked_index, the messages for later and the list to wake of each queue, then the
--- lists in order. ARGV: tag, worker, its process id, the life of a record, the prefix of all keys,
--- number of queues, then the queue of each list.
+-- lists of all queues, for one priority after the other.
+-- ARGV: tag, worker, its process id, the life of a record, the prefix of all keys, the queues.
 -- Returns the list, the message, how its task stands, and how often it was delivered.
 function commands.take()
   local tag, worker, pid, lifetime, prefix = unpack(ARGV, 2, 6)
-  local before = 2 + 2 * ARGV[7]
+  local queues = #ARGV - 6
+  local before = 2 + 2 * queues
   for i = 3, before, 2 do move_due(KEYS[i], KEYS[i + 1]) end
   for i = before + 1, #KEYS do
-    local message, queue = redis.call('RPOP', KEYS[i]), ARGV[7 + i - before]
+    local message = redis.call('RPOP', KEYS[i])
     if message then
+      local queue = ARGV[7 + (i - before - 1) % queues]
       -- The value is what Kombu stores: message, exchange (here the default one), routing key.
       redis.call('HSET', KEYS[1], tag, '[' .. message .. ',"",' .. cjson.encode(queue) .. ']')
       redis.call('ZADD', KEYS[2], now(), tag)

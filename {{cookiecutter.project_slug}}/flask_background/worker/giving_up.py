@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from celery import states
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps, loads
 from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..base.errors import GivenUp
+from ..base.records import read
 from ..core import Core
 from ..state.failed import GIVEN_UP, REFUSED, FailedTask, count_refused, keep
 
@@ -52,6 +54,11 @@ def bury(
 def refuse(core: Core, tag: str, key: str, text: str, reason: str) -> None:
     """Give up a message that this application cannot have sent. Raises ``RedisError``."""
     bury(core, tag, key, text, reason, kind=REFUSED)
+    # When it was taken, Redis took its word that it is a task, which would seem to run now.
+    record = core.keys.record(_short(_headers(text).get("id")))
+    with contextlib.suppress(AttributeError, ValueError):  # whatever somebody wrote there
+        if read(core.redis.get(record) or "{}").get("status") == states.STARTED:
+            core.redis.delete(record)
     count_refused(core)
 
 

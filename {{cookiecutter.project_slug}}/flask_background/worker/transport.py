@@ -62,8 +62,13 @@ class Taken(NamedTuple):
     """What taking a message has told: its tag, and how its task stands."""
 
     tag: str
-    cancelled: bool
+    state: bytes
     deliveries: int
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled before it was begun."""
+        return self.state == b"cancelled"
 
 
 class Channel(celery_internals.Channel):
@@ -71,7 +76,7 @@ class Channel(celery_internals.Channel):
 
     QoS = QoS
     #: The message that was taken last.
-    taken = Taken("", False, 1)
+    taken = Taken("", b"", 1)
     _acknowledges = True
     _waits = False
     _tag = ""
@@ -185,18 +190,13 @@ class Channel(celery_internals.Channel):
             self.send("BRPOP", *map(keys.wake, queues), seconds or 0)
             return
         self._tag = uuid()
-        lists = [
-            (self._key(self.list_of(queue, step)), queue)
-            for step in self.priority_steps
-            for queue in queues
-        ]
         names = [keys.unacked, keys.unacked_index]
         names += [name for queue in queues for name in (keys.delayed(queue), keys.wake(queue))]
-        names += [key for key, _ in lists]
-        core = self.core
-        life = ISSUED_TTL if core.conf.task_track_started else 0
-        values = [self._tag, core.node_name, os.getpid(), life, keys.prefix, len(queues)]
-        self.send(*scripts.evalsha("take", names, [*values, *(queue for _, queue in lists)]))
+        for step in self.priority_steps:
+            names += [self._key(self.list_of(queue, step)) for queue in queues]
+        life = ISSUED_TTL if self.core.conf.task_track_started else 0
+        values = [self._tag, self.core.node_name, os.getpid(), life, keys.prefix, *queues]
+        self.send(*scripts.evalsha("take", names, values))
 
     def read(self, **options: Any) -> bool:
         """Read the answer to what `ask` sent. Raises ``Empty`` if it holds no message."""
@@ -218,11 +218,7 @@ class Channel(celery_internals.Channel):
             self._waits = True
             raise Empty
         key, item, state, deliveries = answer
-        taken = Taken(self._tag, state == b"cancelled", deliveries)
-        if state == b"early":
-            self.put_back(taken.tag, failed_before=False)
-            raise Empty
-        self._receive_taken(key.decode(), item, taken)
+        self._receive_taken(key.decode(), item, Taken(self._tag, state, deliveries))
         return True
 
     def _receive_taken(self, key: str, item: bytes, taken: Taken) -> None:
@@ -246,6 +242,9 @@ class Channel(celery_internals.Channel):
             return
         if not trusted:
             giving_up.refuse(self.core, taken.tag, key, _text(item), _UNSIGNED)
+            return
+        if taken.state == b"early":
+            self.put_back(taken.tag, failed_before=False)
             return
         self.taken = taken
         self.deliver(payload, queue)
