@@ -372,14 +372,9 @@ class RedisResultHooks(ResultHooks):
         return self.make_pool(**params)
 
     def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: Any = None,
-        request: Any = None,
-        **_: Any,
+        self, task_id: str, result: Any, state: str, traceback: Any = None, **options: Any
     ) -> Any:
+        request = options.get("request")
         meta = self._get_result_meta(result, state, traceback, request) | {"task_id": task_id}
         self.write(task_id, state, self.encode(meta), request)
         return result

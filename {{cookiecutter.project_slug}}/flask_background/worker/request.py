@@ -6,6 +6,7 @@ from typing import Any
 from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
+
 from .. import celery_internals
 from ..core import Core
 from . import giving_up

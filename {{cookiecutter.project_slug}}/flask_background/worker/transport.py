@@ -22,35 +22,24 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.ht
 import logging
 import os
 import time
-from collections.abc import Iterable
-from datetime import datetime
 from queue import Empty
 from typing import Any, NamedTuple
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from .. import celery_internals
 from ..base import scripts
-from ..base.keys import ISSUED_TTL, Keys
-from ..base.records import pending
-from ..base.signing import Seal, without_callbacks
-from ..core import Core, core_of
-from ..state import failed
+from ..base.keys import ISSUED_TTL
+from ..base.signing import without_callbacks
 from . import giving_up
 from .leases import QoS
+from .publishing import PublishingChannel
 
 logger = logging.getLogger(__name__)
 
-#: Answers to control commands go to queues with this exchange, and for so many seconds: whoever
-#: asked may be gone.
-_ANSWERS, _ANSWERS_KEPT = "reply.", 60
-#: How the name of the exchange for commands to the workers ends.
-_COMMANDS = ".pidbox"
 _UNSIGNED = "It carries no valid signature: it was not sent by this application (SECRET_KEY)."
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
@@ -71,7 +60,7 @@ class Taken(NamedTuple):
         return self.state == b"cancelled"
 
 
-class Channel(celery_internals.Channel):
+class Channel(PublishingChannel):
     """Takes messages with one script, and wakes those who wait for one."""
 
     QoS = QoS
@@ -80,86 +69,7 @@ class Channel(celery_internals.Channel):
     _acknowledges = True
     _waits = False
     _tag = ""
-    _plain: Redis | None = None
     _silent_until = 0.0
-
-    # Publishing
-
-    def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Sign a message, put it into its list, and wake a worker that waits."""
-        if self._seal and not self.expires(queue):
-            self._seal.sign(message)
-        if kwargs.get("_publish_batch") or self.expires(queue):
-            # Rare: batches, and queues for answers. Nobody waits for their call to wake.
-            super().publish(queue, message, **kwargs)
-            return
-        key = self._key(self.list_for(queue, message))
-        delivery, headers = message["properties"]["delivery_info"], message["headers"]
-        if str(delivery["exchange"]).startswith(_ANSWERS):
-            with self._client().pipeline(transaction=False) as pipe:
-                pipe.lpush(key, dumps(message))
-                pipe.expire(key, _ANSWERS_KEPT)
-                pipe.execute()
-            return
-        task_id, record, delay = str(headers.get("id") or ""), "", self._delay(message)
-        if task_id and not headers.get("ignore_result"):
-            record = pending(task_id, headers.get("shadow") or headers.get("task"))
-        keys = [*self._places(queue, key), self.keys.recent, self.keys.record(task_id)]
-        values = [dumps(message), delay, task_id, record, ISSUED_TTL + int(delay)]
-        scripts.call(self._client(), "send", keys, *values)
-
-    def _delay(self, message: dict[str, Any]) -> float:
-        """Say for how many seconds a message waits in Redis, and note that it need not again."""
-        eta = message["headers"].get("eta")
-        if not eta:
-            return 0
-        message["properties"]["delivery_info"]["due"] = True
-        try:
-            when = datetime.fromisoformat(eta)
-            when = when if when.tzinfo else when.replace(tzinfo=self.core.timezone)
-            return max(0.0, when.timestamp() - time.time())
-        except (TypeError, ValueError, OverflowError):  # the worker says what is wrong with it
-            return 0
-
-    def _places(self, queue: str, key: str) -> list[str]:
-        return [key, self.keys.wake(queue), self.keys.delayed(queue)]
-
-    def count_and_drop_delayed(self, queue: str) -> int:
-        """Drop the messages of a queue that are for later, and return how many there were."""
-        with self._client().pipeline() as pipe:
-            pipe.zcard(self.keys.delayed(queue))
-            pipe.delete(self.keys.delayed(queue))
-            return int(pipe.execute()[0])
-
-    def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
-        """Sign a command to the workers."""
-        if self._seal and exchange.endswith(_COMMANDS):
-            self._seal.sign_command(message)
-
-    def hears(self, exchange: str, message: dict[str, Any]) -> bool:
-        """Drop a command that is not signed, or came before."""
-        if not exchange.endswith(_COMMANDS) or not self._seal:
-            return True
-        try:
-            heard = self._seal.is_fresh_command(message)
-        except Exception:  # whatever somebody published
-            heard = False
-        if not heard:
-            logger.error("A command to the workers was dropped: it has no valid signature.")
-            failed.count_refused(self.core)
-        return heard
-
-    @property
-    def core(self) -> Core:
-        """The application's Celery."""
-        core = core_of(self.global_keyprefix)
-        assert core is not None  # noqa: S101  (its application made this channel)
-        return core
-
-    @property
-    def _seal(self) -> Seal | None:
-        core = core_of(self.global_keyprefix)
-        return core.seal if core else None
 
     # Taking
 
@@ -251,7 +161,7 @@ class Channel(celery_internals.Channel):
 
     def _trusts(self, payload: dict[str, Any]) -> bool:
         """Whether a message is signed, or may come without. Raises for what cannot be read."""
-        if self._seal is None or self._seal.is_signed(payload):
+        if self.seal is None or self.seal.is_signed(payload):
             return True
         options = self.core.options
         if payload["headers"].get("task") in options.unsigned_tasks:
@@ -283,9 +193,9 @@ class Channel(celery_internals.Channel):
                 payload["headers"]["redelivered"] = True
                 payload["properties"]["delivery_info"]["redelivered"] = True
             elif not payload["properties"]["delivery_info"].get("due"):
-                delay = self._delay(payload)
+                delay = self.delay_of(payload)
             (queue,) = self.queues_of(exchange, routing_key)
-            places = self._places(queue, self._key(self.list_for(queue, payload)))
+            places = self.places(queue, self._key(self.list_for(queue, payload)))
             text = dumps(payload)
         except Exception as error:  # whatever somebody wrote into the list
             self._bury(tag, "", record, error)
@@ -297,24 +207,6 @@ class Channel(celery_internals.Channel):
     def restore(self, message: Any, leftmost: bool = False) -> None:
         """Put a message back whose delivery failed; ``leftmost`` behind all others."""
         self.put_back(message.delivery_tag, command="LPUSH" if leftmost else "RPUSH")
-
-    def script(self, command: str, keys: Iterable[str], *values: Any) -> Any:
-        """Run a command of ``redis.lua``. Raises ``RedisError``."""
-        return scripts.call(self._client(), command, map(self._key, keys), *values)
-
-    @property
-    def keys(self) -> Keys:
-        """The names of the application's keys."""
-        return self.core.keys
-
-    def _client(self) -> Redis:
-        # Not the channel's own: it prefixes the keys of some commands, and forgets others.
-        if self._plain is None or self._plain.connection_pool is not self.pool:
-            self._plain = Redis(connection_pool=self.pool)
-        return self._plain
-
-    def _key(self, name: str) -> str:
-        return f"{self.global_keyprefix}{name}"
 
 
 def _text(item: bytes) -> str:
