@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "hooks")]
 
 import support  # noqa: E402
-from background import python, redis_server  # noqa: E402
+from engine import python, redis_server  # noqa: E402
 from faults.stack import children  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "memory.md"

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flask_background import Child, Heartbeat
+import redis
+from flask_background import Child, FlaskCelery, Heartbeat
+from kombu import Connection, Consumer, Queue
 from sample_app import celery, create_app
 from support import PROJECT_FOLDER, ROOT
 
@@ -173,3 +176,37 @@ def listeners() -> list[threading.Thread]:
 def ready(settings: Mapping[str, Any], workers: int) -> None:
     """Wait until so many workers take tasks from the Redis of `settings`."""
     wait_until(lambda: len(beats(settings)) >= workers, f"{workers} workers")
+
+
+class Taker:
+    """Takes messages as a worker does, and does nothing with them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.channel: Any = connection.default_channel
+        self.messages: list[Any] = []
+        queue = Queue("default", routing_key="default")(self.channel)
+        Consumer(self.channel, [queue], on_message=self.messages.append, accept=["json"]).consume()
+
+    def take(self) -> Any:
+        """Return the next message; fail if none comes."""
+        known = len(self.messages)
+        while len(self.messages) == known:
+            self.connection.drain_events(timeout=10)
+        return self.messages[-1]
+
+    def sweep(self) -> None:
+        """Look for messages of lost workers."""
+        self.channel.qos._sweep_at = 0
+        self.channel.qos.restore_visible()
+
+
+@contextmanager
+def taker(celery: FlaskCelery) -> Iterator[Taker]:
+    with celery.connection_for_read() as connection:
+        yield Taker(connection)
+
+
+def expire(store: redis.Redis, message: Any) -> None:
+    """Let the lease of a message end."""
+    store.zadd("sample_app:unacked_index", {message.delivery_tag: 1}, xx=True)

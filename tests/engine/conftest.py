@@ -76,6 +76,13 @@ def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 
 
 @pytest.fixture
+def store(own_redis: EmbeddedRedis) -> Iterator[redis.Redis]:
+    """The same Redis itself."""
+    with redis.Redis.from_url(own_redis.url, decode_responses=True) as connection:
+        yield connection
+
+
+@pytest.fixture
 def start(own_redis: EmbeddedRedis) -> Iterator[StartCluster]:
     """Start `flask celery …` on the test's own Redis; all of it ends with the test.
 

@@ -17,6 +17,7 @@ LASTING = {
     f"sample_app:{name}": why
     for name, why in {
         "default": "what waits",
+        "default.delayed": "what waits for its time",
         "default.wake": "32 entries",
         "unacked": "what workers hold",
         "unacked_index": "the same",

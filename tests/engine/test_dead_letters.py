@@ -6,7 +6,6 @@ import base64
 import itertools
 import json
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,13 +20,6 @@ from kombu.utils.json import dumps
 
 NUMBERS = itertools.count(1)
 FEW = {"CELERY_MAX_DELIVERIES": 2, "CELERY_WORKERS": 1}
-
-
-@pytest.fixture
-def store(own_redis: EmbeddedRedis) -> Iterator[redis.Redis]:
-    """Redis itself."""
-    with redis.Redis.from_url(own_redis.url, decode_responses=True) as connection:
-        yield connection
 
 
 def message(**changes: Any) -> dict[str, Any]:

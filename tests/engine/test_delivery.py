@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import pytest
 import redis
 import sample_app
-from devtools.dev.redis_server import EmbeddedRedis
-from engine_support import StartCluster, children
+from engine_support import StartCluster, children, expire, taker
 from flask_background import FlaskCelery
 from flask_background.base.keys import Keys
-from kombu import Connection, Consumer, Queue
 from sample_app import mailbox
 
 #: The shortest lease that the settings allow, and a look for lost tasks each second.
@@ -24,47 +18,6 @@ QUICK = {
     "CELERY_BROKER_TRANSPORT_OPTIONS": {"unacked_restore_interval": 1},
 }
 KEYS = Keys("sample_app:")
-
-
-class Taker:
-    """Takes messages as a worker does, and does nothing with them."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.channel: Any = connection.default_channel
-        self.messages: list[Any] = []
-        queue = Queue("default", routing_key="default")(self.channel)
-        Consumer(self.channel, [queue], on_message=self.messages.append, accept=["json"]).consume()
-
-    def take(self) -> Any:
-        """Return the next message; fail if none comes."""
-        known = len(self.messages)
-        while len(self.messages) == known:
-            self.connection.drain_events(timeout=10)
-        return self.messages[-1]
-
-    def sweep(self) -> None:
-        """Look for messages of lost workers."""
-        self.channel.qos._sweep_at = 0
-        self.channel.qos.restore_visible()
-
-
-@contextmanager
-def taker(celery: FlaskCelery) -> Iterator[Taker]:
-    with celery.connection_for_read() as connection:
-        yield Taker(connection)
-
-
-@pytest.fixture
-def store(own_redis: EmbeddedRedis) -> Iterator[redis.Redis]:
-    """Redis itself."""
-    with redis.Redis.from_url(own_redis.url, decode_responses=True) as connection:
-        yield connection
-
-
-def expire(store: redis.Redis, message: Any) -> None:
-    """Let the lease of a message end."""
-    store.zadd(KEYS.unacked_index, {message.delivery_tag: 1}, xx=True)
 
 
 def test_a_message_that_was_taken_is_known_to_redis(

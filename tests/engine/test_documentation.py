@@ -62,7 +62,9 @@ def docs_worker(docs_app: Flask, tmp_path: Path) -> Iterator[None]:
     """The workers of that application."""
     path = os.pathsep.join([str(tmp_path), str(PROJECT)])
     running = Running(
-        flask_celery("cluster"), {}, environ={"FLASK_APP": PACKAGE, "PYTHONPATH": path}
+        flask_celery("cluster"),
+        {},
+        environ={"FLASK_APP": PACKAGE, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
     )
     celery: FlaskCelery = docs_app.extensions["celery"]
     try:

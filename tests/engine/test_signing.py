@@ -111,6 +111,8 @@ def test_a_message_that_was_changed_does_not_run(
     letter = signing.dead_letters()[0]
     assert letter.kind == "refused" and "no valid signature" in letter.reason
     assert queue.llen("ran:original") == 0
+    info = signing.task_info(str(sent["headers"].get("id")))
+    assert info is None or not info.running
 
 
 def test_a_redelivered_message_is_still_good(

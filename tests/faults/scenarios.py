@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -70,6 +71,17 @@ def kill_main(stack: Stack, _: Load) -> None:
         stack.start_cluster()
     else:
         cluster.signal(KILL, [main_of(stack)])
+
+
+def kill_at_random(stack: Stack, load: Load) -> None:
+    """Kill a process of the workers now and then while a thousand tasks are done."""
+    dice = random.Random(7)  # noqa: S311  (the same in each run)
+    load.post(ref="many1000x0", count=1000, seconds=0.005)
+    cluster = stack.clusters[0]
+    for _ in range(20):
+        time.sleep(dice.uniform(0.3, 1.2))
+        workers = [pid for pid in cluster.tree if pid != cluster.pid]
+        cluster.signal(KILL, [dice.choice(workers)] if workers else [])
 
 
 def kill_cluster(stack: Stack, _: Load) -> None:
@@ -275,6 +287,7 @@ SCENARIOS = [
     Scenario("Redis frozen for 30 s", freeze_redis, load=45, rate=12, plain=60, long=True),
     Scenario("SIGTERM, short and long tasks", stop_cluster, load=30, rate=12, plain=60, long=True),
     Scenario("kill -9 1 of 2 machines", kill_cluster, clusters=2, plain=60, long=True),
+    Scenario("1,000 tasks with random kills", kill_at_random, long=True),
     Scenario("kill -9 worker", kill_main, plain=60),
     Scenario("kill -9 pool child, 3 times", kill_child, plain=60),
     Scenario("kill -9 Redis and restart", restart_redis, load=25, plain=60),

@@ -127,10 +127,6 @@ class FlaskCelery(Core):
         """Take up the future of a task that was sent before, perhaps by another process."""
         return Future(self, task_id)
 
-    def note_sent(self, task_id: str) -> None:
-        """Remember that a task was sent; called for each."""
-        activity.note_sent(self, task_id)
-
     # Looking and controlling
 
     def task_info(self, task_id: str) -> TaskInfo | None:

@@ -26,7 +26,7 @@ NAMES = {
     "billiard.pool:Pool": "_cache",
     "billiard.process:BaseProcess": "_is_alive",
     "celery.app.base:Celery": "_backend_cache _local _pool _tasks",
-    "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _set",
+    "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _store_result",
     "celery.concurrency.asynpool:AsynPool": "_event_process_exit _fileno_to_outq _pool "
     "handle_result_event",
     "celery.concurrency.base:BasePool": "_pool",
@@ -37,7 +37,7 @@ NAMES = {
     "kombu.transport.virtual.base:Transport": "_deliver",
     "kombu.transport.redis:Channel": "_brpop_read _brpop_sent_at _brpop_start _connparams _delete "
     "_deliver_fanout_message _expires _flush_brpop_reauth _get_publish_topic _handle_message "
-    "_in_listen _in_poll _put _put_fanout _q_for_pri _queue_cycle _receive _restore",
+    "_in_listen _in_poll _purge _put _put_fanout _q_for_pri _queue_cycle _receive _restore",
     "kombu.transport.redis:MultiChannelPoller": "_register_LISTEN",
 }
 
@@ -209,6 +209,10 @@ class Channel(kombu_redis.Channel):
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         self.restore(message, leftmost)
 
+    def _purge(self, queue: str) -> int:
+        purged: int = super()._purge(queue)
+        return purged + self.count_and_drop_delayed(queue)
+
     def _put_fanout(
         self, exchange: str, message: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
@@ -234,6 +238,10 @@ class Channel(kombu_redis.Channel):
     def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Put a message into a queue."""
         super()._put(queue, message, **kwargs)
+
+    def count_and_drop_delayed(self, queue: str) -> int:
+        """Drop what a queue has besides its lists."""
+        return 0
 
     def ask(self, timeout: float | None = None) -> None:
         """Send the command that asks for a message."""
@@ -352,19 +360,21 @@ class ResultHooks:
 
 
 class RedisResultHooks(ResultHooks):
-    """The same for the backend on Redis.
-
-    ``make_pool`` makes the pool of connections; ``write`` stores a record, or returns False to
-    leave that to Celery.
+    """The same for the backend on Redis: ``make_pool`` makes the pool of connections, and ``write``
+    stores a record. Celery would read the record before, to see that it is none of a success.
     """
 
     make_pool: Callable[..., Any]
-    write: Callable[..., bool]
+    write: Callable[..., None]
+    encode: Callable[..., Any]
 
     def _get_pool(self, **params: Any) -> Any:
         return self.make_pool(**params)
 
-    def _set(self, key: Any, value: Any, expires: float | None = None) -> None:
-        if not self.write(key, value, expires):
-            hook: Any = super()
-            hook._set(key, value)
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, **options: Any
+    ) -> Any:
+        request = options.get("request")
+        meta = self._get_result_meta(result, state, traceback, request) | {"task_id": task_id}
+        self.write(task_id, state, self.encode(meta), request)
+        return result

@@ -1,12 +1,11 @@
 """The core that every layer stands on: the settings, Redis, and sending one message."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
 from celery import Celery
-from celery.utils import uuid
 from flask import Flask, g, has_app_context
 from kombu.exceptions import OperationalError
 from redis import Redis
@@ -14,9 +13,8 @@ from redis.exceptions import RedisError
 
 from . import celery_internals
 from .base.errors import BrokerUnavailable, ConfigurationError, UnknownQueue
-from .base.keys import ISSUED_TTL, Keys
+from .base.keys import Keys
 from .base.options import Options, read_options
-from .base.records import pending
 from .base.redis_urls import REQUEST_TIMEOUT, connect_redis
 from .base.settings import DEFAULTS, HOOKS, celery_settings, take_over_redis, tls_url
 from .base.signing import Seal
@@ -28,9 +26,7 @@ SUBMITTED = "background.call"
 _BRIEF = {
     "socket_timeout": REQUEST_TIMEOUT,
     "socket_connect_timeout": REQUEST_TIMEOUT,
-    "max_retries": 1,
-    "interval_start": 0,
-    "interval_step": 0,
+    "max_retries": 0,
 }
 #: How a worker does: it waits for Redis rather than fail a task's retry.
 _PATIENT = {"max_retries": None, "interval_start": 0, "interval_step": 0.5, "interval_max": 5}
@@ -56,6 +52,8 @@ class Core(Celery):
         self._flask_app: Flask | None = None
         self._scheduled: dict[str, dict[str, Any]] = {}
         self._patient = False
+        #: The worker's name, in a worker.
+        self.node_name = ""
         self._own: dict[str, Any] = {}
         self._making = threading.RLock()
 
@@ -147,49 +145,21 @@ class Core(Celery):
     ) -> Any:
         """Publish a task's message; every way of sending ends here.
 
-        First the task is made known in the result store. That tells a task that waits from an id
-        that nobody issued, and fails within half a second when Redis does not answer, where the
-        publishing itself would wait longer.
+        A web request hears within a second when Redis does not take it. It is not tried again: it
+        might have been taken, and would run twice.
 
         Raises ``BrokerUnavailable`` and ``UnknownQueue``.
         """
         self.refuse_queue(options.get("queue"))
-        task_id = options["task_id"] = options.get("task_id") or uuid()
-        shown = options.get("shadow") or name
         if has_app_context() and (request_id := g.get("request_id")):
             options["headers"] = {"request_id": request_id, **(options.get("headers") or {})}
-        announced = False
+        if not self._patient:
+            options.setdefault("retry", False)
         try:
-            announced = self._announce(task_id, shown, options)
-            result = super().send_task(name, args, kwargs, **options)
+            return super().send_task(name, args, kwargs, **options)
         except (OperationalError, RedisError) as error:
-            if announced:
-                self._withdraw(task_id)
+            shown = options.get("shadow") or name
             raise BrokerUnavailable(f"Redis did not take the task {shown}: {error}") from error
-        self.note_sent(task_id)
-        return result
-
-    def note_sent(self, task_id: str) -> None:
-        """Do what there is to do when a message was taken."""
-
-    def _announce(self, task_id: str, name: str, options: Mapping[str, Any]) -> bool:
-        if options.get("ignore_result"):
-            return False
-        lifetime = ISSUED_TTL + int(options.get("countdown") or 0)
-        key = self.backend.get_key_for_task(task_id)
-        try:
-            # A task that is sent again by itself (a retry) has a record already.
-            return bool(self.redis.set(key, pending(task_id, name), nx=True, ex=lifetime))
-        except RedisError:
-            if self._patient:
-                return False  # the publishing waits for Redis
-            raise
-
-    def _withdraw(self, task_id: str) -> None:
-        try:
-            self.redis.delete(self.backend.get_key_for_task(task_id))
-        except RedisError:
-            self.log.get_default_logger().debug("The record of %s stays until it expires.", task_id)
 
     def queue_lists(self) -> dict[str, str]:
         """Name the lists of all queues, without the prefix, and the queue of each.

@@ -30,6 +30,18 @@ class Keys:
         self.probe = f"{own}probe"
         self.listener = f"{own}listener"
 
+    def record(self, task_id: str) -> str:
+        """Name a task's record."""
+        return f"{self.prefix}celery-task-meta-{task_id}"
+
+    def wake(self, queue: str) -> str:
+        """Name the list that wakes workers which wait for a queue."""
+        return f"{self.prefix}{queue}.wake"
+
+    def delayed(self, queue: str) -> str:
+        """Name the messages of a queue that are for later."""
+        return f"{self.prefix}{queue}.delayed"
+
     def cancelled(self, task_id: str) -> str:
         """Name the mark that a task was cancelled."""
         return f"{self._own}cancelled:{task_id}"

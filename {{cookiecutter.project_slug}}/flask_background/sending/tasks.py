@@ -4,22 +4,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, overload
 
-from celery import Celery, Task, current_task, states
-from celery.exceptions import Ignore, TaskPredicate
-from celery.utils.log import get_task_logger
+from celery import Celery, Task, current_task
+from celery.exceptions import TaskPredicate
 from celery.utils.serialization import get_pickleable_exception
 from flask import Flask, current_app, g, has_app_context
-from redis.exceptions import RedisError
 
 from ..base.errors import TaskError
 from ..base.interruption import interruption
-from ..base.records import CANCELLED
 from ..base.settings import HOOKS
 from ..celery_internals import is_being_ended
 from ..core import SUBMITTED, Core
 from .arguments import check_options, check_result, load_references, prepare
-
-logger = get_task_logger(__name__)
 
 
 class FlaskTask(Task):  # type: ignore[type-arg]
@@ -94,24 +89,6 @@ class FlaskTask(Task):  # type: ignore[type-arg]
             if get_pickleable_exception(error) is error:
                 raise
             raise TaskError(type(error).__name__, str(error)) from error
-
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Drop a task that was cancelled while it waited.
-
-        Celery tells only the workers that run at that moment, and they forget it with a restart;
-        the mark in Redis stays. It is looked up once for each task that keeps a result.
-        """
-        super().before_start(task_id, args, kwargs)
-        if self.request.is_eager or self.request.ignore_result:
-            return
-        try:
-            cancelled = self.app.redis.exists(self.app.keys.cancelled(task_id))
-        except RedisError as error:
-            logger.warning("Could not look up whether the task was cancelled: %s", error)
-            return
-        if cancelled:
-            self.update_state(state=states.REVOKED, meta=CANCELLED)
-            raise Ignore()
 
     def progress(self, current: float, total: float, message: str = "") -> None:
         """Report how far the running task is; see :func:`progress`."""

@@ -1,25 +1,30 @@
-"""What the tasks did: the ids of the latest, and counts by task and outcome.
+"""What the tasks did: the ids of the latest, counts by task and outcome, and how each end is told.
 
-It holds for every task, however it was sent, and it is bounded: the list has ``KEPT`` entries, and
-there is one counter for each task's name and outcome.
+All is bounded: the list of the latest has ``KEPT`` entries, and there is one counter for each
+task's name and outcome.
+
+The end of a task takes one trip to Redis: its record, the counts, and its message, which Redis may
+forget then. So a task whose end is known does not run again, whenever its worker is lost.
 """
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from celery import signals
+from celery import Task, signals, states
 from redis.exceptions import RedisError
 
+from ..base import scripts
 from ..core import SUBMITTED, Core
 
 logger = logging.getLogger(__name__)
 
 #: How many of the latest tasks are remembered.
 KEPT = 100
+#: Tags of messages that were let go of here lately: they need not be acknowledged again.
+LET_GO: deque[str] = deque(maxlen=100)
 #: Upper bounds of the classes that durations are counted in, in seconds.
 BUCKETS = (0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, float("inf"))
 
@@ -69,49 +74,83 @@ def statistics(core: Core) -> list[TaskStatistics]:
     return list(found.values())
 
 
-def note_sent(core: Core, task_id: str) -> None:
-    """Remember that a task was sent: one round trip."""
-    if core.conf.task_always_eager:
-        return
-    with _harmless(), core.redis.pipeline(transaction=False) as pipe:
-        _remember(core, pipe, task_id)
-        pipe.execute()
+def goes_with_result(core: Core, request: Any, state: str) -> bool:
+    """Tell whether nothing that matters comes after a result, so that its message can go with it.
+
+    A chord, the tasks and the errors' callbacks that follow a failure, and the task's own handlers
+    come after: the message goes after them.
+    """
+    task = core.tasks.get(request.task)
+    if task is None or request.chord or not _may_let_go(task, state):
+        return False
+    if state == states.FAILURE and (request.chain or request.errbacks):
+        return False
+    handlers = ("after_return", "on_success" if state == states.SUCCESS else "on_failure")
+    return all(getattr(type(task), name) is getattr(Task, name) for name in handlers)
+
+
+def store(
+    core: Core,
+    client: Any,
+    request: Any,
+    state: str,
+    *,
+    record: tuple[str, Any, int] = ("", "", 0),
+    ended: bool,
+    let_go: bool,
+) -> None:
+    """Store a record (its key, its text, its seconds), and tell of an end. Raises ``RedisError``.
+
+    ``ended``: the task has ended, and is counted. ``let_go``: its message is done with.
+    """
+    key, text, seconds = record
+    keys, tag = core.keys, _tag(request) if let_go else ""
+    names = [keys.unacked, keys.unacked_index, key, keys.counters]
+    counts = _counts(request, state) if ended else []
+    scripts.call(client, "store", names, tag, text, seconds, *counts)
+    if tag:
+        LET_GO.append(tag)
+
+
+def _tag(request: Any) -> str:
+    return str((request.properties or {}).get("delivery_tag") or "")
+
+
+def _may_let_go(task: Any, state: str | None) -> bool:
+    if state == states.FAILURE:
+        return bool(task.acks_on_failure and task.acks_on_timeout)
+    return state in (states.SUCCESS, states.RETRY)
 
 
 def _begun(task: Any, **_: Any) -> None:
-    task.request.started_at = time.time()
-
-
-def _ended(task_id: str, task: Any, state: str | None = None, **_: Any) -> None:
-    """Count the end of a task: one round trip."""
-    core = task.app
-    if not isinstance(core, Core) or core.conf.task_always_eager or task.request.is_eager:
-        return
+    request = task.request
+    request.started_at = time.time()
     # A submitted function's name stands in `shadow`. What else stands there may differ from call
     # to call, and would make counters without end.
-    name = (task.request.shadow if task.name == SUBMITTED else None) or task.name
-    seconds = max(0.0, time.time() - task.request.started_at)
+    request.counted_as = (request.shadow if task.name == SUBMITTED else None) or task.name
+
+
+def _ended(task: Any, state: str | None = None, **_: Any) -> None:
+    """Tell of the end of a task if its result has not."""
+    core, request = task.app, task.request
+    if not isinstance(core, Core) or core.conf.task_always_eager or request.is_eager:
+        return
+    if state is None or getattr(request, "told", False):
+        return
+    try:
+        store(core, core.redis, request, state, ended=True, let_go=_may_let_go(task, state))
+    except RedisError as error:
+        # Fail no task: bookkeeping is worth less than the work.
+        logger.warning("A task was not counted, for Redis did not answer: %s", error)
+
+
+def _counts(request: Any, state: str) -> list[Any]:
+    """Name the counters that the end of a task raises; the last one by its seconds."""
+    started = getattr(request, "started_at", None)
+    if started is None:
+        return []
+    name, seconds = request.counted_as, max(0.0, time.time() - started)
     bound = next(bound for bound in BUCKETS if seconds <= bound)
     written = "+Inf" if bound == float("inf") else f"{bound:g}"
-    counters = core.keys.counters
-    with _harmless(), core.redis.pipeline(transaction=False) as pipe:
-        _remember(core, pipe, task_id)
-        pipe.hincrby(counters, f"ended|{name}|{state}", 1)
-        pipe.hincrby(counters, f"bucket|{name}|{written}", 1)
-        pipe.hincrbyfloat(counters, f"seconds|{name}", seconds)
-        pipe.execute()
-
-
-def _remember(core: Core, pipe: Any, task_id: str) -> None:
-    # NX: the time of the first mention stays.
-    pipe.zadd(core.keys.recent, {task_id: time.time()}, nx=True)
-    pipe.zremrangebyrank(core.keys.recent, 0, -KEPT - 1)
-
-
-@contextmanager
-def _harmless() -> Iterator[None]:
-    """Fail no task: bookkeeping is worth less than the work."""
-    try:
-        yield
-    except RedisError as error:
-        logger.warning("A task was not counted, for Redis did not answer: %s", error)
+    kinds = (f"ended|{name}|{state}", f"bucket|{name}|{written}", f"seconds|{name}")
+    return [*kinds, seconds]

@@ -54,6 +54,7 @@ def cancel(core: Core, task_id: str) -> bool:
         core.redis.set(core.keys.cancelled(task_id), 1, ex=max(lifetime, ISSUED_TTL))
         if meta["status"] not in (states.STARTED, "PROGRESS"):
             core.backend.store_result(task_id, CANCELLED, states.REVOKED)
+            _bring_forward(core, task_id)
     except (OperationalError, RedisError) as error:
         raise BrokerUnavailable(f"Redis does not answer: {error}") from error
     try:
@@ -61,3 +62,13 @@ def cancel(core: Core, task_id: str) -> bool:
     except (OperationalError, RedisError) as error:
         logger.warning("The workers hear only with their next heartbeat of a cancel: %s", error)
     return True
+
+
+def _bring_forward(core: Core, task_id: str) -> None:
+    """Have a task that waits for its time taken now, by a worker that drops it."""
+    sign = f'"id": "{task_id}"'
+    for queue in set(core.queue_lists().values()):
+        key = core.keys.delayed(queue)
+        for item, _ in core.redis.zscan_iter(key, match=f"*{sign}*"):
+            if sign in item:
+                core.redis.zadd(key, {item: 0}, xx=True)

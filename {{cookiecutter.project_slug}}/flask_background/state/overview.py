@@ -93,13 +93,15 @@ def readiness(core: Core) -> Readiness:
 
 
 def queue_lengths(core: Core) -> dict[str, int]:
-    """Return how many tasks wait in each queue. Raises ``RedisError``."""
+    """Return how many tasks wait in each queue, or for their time. Raises ``RedisError``."""
     lists = core.queue_lists()
     lengths = dict.fromkeys(sorted(lists.values()), 0)
     with core.redis.pipeline(transaction=False) as pipe:
         for name in lists:
             pipe.llen(f"{core.keys.prefix}{name}")
-        for queue, length in zip(lists.values(), pipe.execute(), strict=True):
+        for queue in lengths:
+            pipe.zcard(core.keys.delayed(queue))
+        for queue, length in zip([*lists.values(), *lengths], pipe.execute(), strict=True):
             lengths[queue] += length
     return lengths
 

@@ -12,15 +12,18 @@ from kombu.exceptions import OperationalError
 from redis import BlockingConnectionPool
 from redis.exceptions import RedisError
 
-from ..base import scripts
 from ..base.records import arguments_of
 from ..celery_internals import RedisResultHooks, ResultHooks
+from .activity import goes_with_result, store
 from .failed import note_failure
 
 logger = logging.getLogger(__name__)
 
 #: Seconds to wait for a free connection.
 _POOL_WAIT = 5
+
+#: What Celery stores of a task's start.
+_OF_START = {"pid", "hostname"}
 
 # The application says it once when it starts; Celery would for each process.
 logging.getLogger("celery.backends.redis").addFilter(
@@ -60,16 +63,20 @@ class ResultBackend(_Telling, RedisResultHooks, RedisBackend):
 
     app: Any
     expires: int | None
+    failure_expires: int | None
 
     def make_pool(self, **params: Any) -> BlockingConnectionPool:
         """Make a pool in which one who finds all connections in use waits; Celery would raise."""
         return BlockingConnectionPool(timeout=_POOL_WAIT, **params)  # type: ignore[no-untyped-call]
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
-        """Store a task's state; one on the way, such as STARTED, only if that is possible.
+        """Store a task's state; one on the way, such as PROGRESS, only if that is possible.
 
-        Celery would fail the task before it ran, when its start cannot be noted.
+        Celery would fail the task before it ran, when its start cannot be noted. The start itself
+        was noted when its message was taken.
         """
+        if state == states.STARTED and isinstance(result, dict) and result.keys() == _OF_START:
+            return result
         try:
             return super().store_result(task_id, result, state, *args, **kwargs)
         except (BackendError, OperationalError, RedisError) as error:
@@ -78,12 +85,14 @@ class ResultBackend(_Telling, RedisResultHooks, RedisBackend):
             logger.warning("The state %s of %s could not be stored: %s", state, task_id, error)
             return result
 
-    def write(self, key: Any, value: Any, expires: float | None) -> bool:
-        """Store a record and tell who waits for it, in one step."""
-        seconds = int(expires or self.expires or 0)
-        if seconds:
-            scripts.call(self.client, "store", [key], value, seconds)
-        return bool(seconds)
+    def write(self, task_id: str, state: str, text: Any, request: Any) -> None:
+        """Store a record, and tell who waits for it; if it is the end, tell all of it."""
+        life = self.failure_expires if state == states.FAILURE else self.expires
+        record = (self.get_key_for_task(task_id), text, int(life or 0))
+        last = getattr(request, "ends_as", None) == state
+        store(self.app, self.client, request, state, record=record, ended=last, let_go=last)
+        if last:
+            request.told = True
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing, where Celery would subscribe to the result's channel."""
@@ -94,6 +103,11 @@ class ResultBackend(_Telling, RedisResultHooks, RedisBackend):
         Celery would hold those that a chord makes for itself, and listen for them, forever.
         """
         return super().add_pending_result(result, True, *args, **kwargs)
+
+    def mark_as_done(self, task_id: str, result: Any, request: Any = None, *rest: Any) -> None:
+        """Store the result; mostly that is the end."""
+        self._expect_end(request, states.SUCCESS)
+        super().mark_as_done(task_id, result, request, *rest)
 
     def mark_as_failure(
         self,
@@ -108,4 +122,10 @@ class ResultBackend(_Telling, RedisResultHooks, RedisBackend):
         if request:
             # First, so that whoever sees the failure can run it again.
             note_failure(self.app, request, exc)
+            self._expect_end(request, states.FAILURE)
         super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
+
+    def _expect_end(self, request: Any, state: str) -> None:
+        # A task may store such a state itself and go on, so it alone does not tell.
+        if request and goes_with_result(self.app, request, state):
+            request.ends_as = state

@@ -48,6 +48,7 @@ class BackgroundConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.app.node_name = self.hostname
         self._orphans: dict[str, int | None] = {}
         self._renewed = time.monotonic()
         self._renewer: threading.Thread | None = None
@@ -79,8 +80,7 @@ class BackgroundConsumer(Consumer):
         """
         name, task_id = message.headers.get("task"), str(message.headers.get("id"))[:300]
         limit = self.app.options.max_deliveries
-        again = message.delivery_info.get("redelivered")
-        if (giving_up.count_delivery(self.app, task_id) if again else 1) < limit:
+        if getattr(message, "taken", None) and message.taken.deliveries < limit:
             logger.warning("The task %s (%s) is not known here; left to others.", name, task_id)
             message.channel.qos.forget(message.delivery_tag)
         else:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from celery import states
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps, loads
 from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..base.errors import GivenUp
-from ..base.keys import ISSUED_TTL
+from ..base.records import read
 from ..core import Core
 from ..state.failed import GIVEN_UP, REFUSED, FailedTask, count_refused, keep
 
@@ -53,6 +54,11 @@ def bury(
 def refuse(core: Core, tag: str, key: str, text: str, reason: str) -> None:
     """Give up a message that this application cannot have sent. Raises ``RedisError``."""
     bury(core, tag, key, text, reason, kind=REFUSED)
+    # When it was taken, Redis took its word that it is a task, which would seem to run now.
+    record = core.keys.record(_short(_headers(text).get("id")))
+    with contextlib.suppress(AttributeError, ValueError):  # whatever somebody wrote there
+        if read(core.redis.get(record) or "{}").get("status") == states.STARTED:
+            core.redis.delete(record)
     count_refused(core)
 
 
@@ -83,16 +89,3 @@ def _headers(text: str) -> Mapping[str, Any]:
 
 def _short(value: object) -> str:
     return "" if value is None else str(value)[:300]
-
-
-def count_delivery(core: Core, task_id: str) -> int:
-    """Count a delivery after the first one. Returns how many there were with it."""
-    key = core.keys.deliveries(task_id)
-    try:
-        with core.redis.pipeline() as pipe:
-            pipe.incr(key)
-            pipe.expire(key, ISSUED_TTL)
-            return int(pipe.execute()[0]) + 1
-    except RedisError as error:
-        logger.warning("Could not count the deliveries of %s: %s", task_id, error)
-        return 1

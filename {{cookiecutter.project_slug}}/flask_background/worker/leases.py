@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from .. import celery_internals
-from ..state import upgrade
+from ..state import activity, upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,17 @@ class QoS(celery_internals.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Remember a message; in Redis it is noted since it was taken."""
-        if delivery_tag == self.channel.taken:
+        if delivery_tag == self.channel.taken.tag:
+            message.taken = self.channel.taken
             self.hold(message, delivery_tag)
         else:
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Drop a message that is done. If Redis refuses, it comes back, and the worker lives on."""
+        if delivery_tag in activity.LET_GO:
+            self.forget(delivery_tag)  # its end has told Redis
+            return
         try:
             super().ack(delivery_tag)
         except ResponseError as error:

@@ -3,12 +3,9 @@
 import logging
 from typing import Any
 
-from celery import states
 from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..core import Core
@@ -25,7 +22,6 @@ class BackgroundRequest(Request):
 
     _app: Core
     _context: Any
-    _deliveries = 1
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         """Read a message. Raises ``InvalidTaskError`` for one that is no task."""
@@ -43,6 +39,14 @@ class BackgroundRequest(Request):
         hard, soft = self.time_limits
         if not all(isinstance(limit, (int, float, type(None))) for limit in (hard, soft)):
             raise InvalidTaskError("the task's time limits are no numbers")
+        self._taken: Any = getattr(message, "taken", None)
+        if self._taken and self._taken.cancelled:
+            state.revoked.add(self.id)
+
+    @property
+    def eta(self) -> None:
+        """No time to wait for: what is for later waits in Redis, and by the clock of Redis."""
+        return None
 
     def on_failure(self, *args: Any, **kwargs: Any) -> Any:
         """Note that the task failed. If that fails, too, the task comes back later."""
@@ -75,10 +79,7 @@ class BackgroundRequest(Request):
     def _made_dead_letter(self) -> bool:
         """Give the task up if it was begun too often and its worker lost each time."""
         limit = self._app.options.max_deliveries
-        if not self.delivery_info.get("redelivered") or self._deliveries > 1:
-            return False
-        self._deliveries = giving_up.count_delivery(self._app, self.id)
-        if self._deliveries <= limit:
+        if not self._taken or self._taken.deliveries <= limit:
             return False
         reason = f"It was begun {limit} times and its worker was lost each time."
         giving_up.give_up(self._app, self.message, reason, request=self._context)
@@ -103,7 +104,3 @@ class BackgroundRequest(Request):
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """End the running task; its message goes back into the queue."""
         super().cancel(pool, signal=_END_CHILD, emit_retry=emit_retry)  # type: ignore[arg-type]
-        try:
-            self.task.backend.store_result(self.id, None, states.PENDING)
-        except (OperationalError, RedisError) as error:
-            logger.warning("Could not note that %s waits again: %s", self.id, error)

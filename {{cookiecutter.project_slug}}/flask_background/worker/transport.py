@@ -9,6 +9,10 @@ cannot mend. This one changes just that; queues, priorities and publishers stay 
   dead worker's tasks that must be short, for long tasks and those that wait for their time it must
   be long. Here it is a lease: short, and renewed by the worker as long as it holds the message.
 - Each worker's own clock writes and judges these times. Here it is the clock of Redis.
+- A message for later is held by a worker. Here it waits in Redis, and goes to who is free then.
+
+Sending a task takes one trip to Redis (the script ``send``, which also makes it known), taking and
+beginning one another (``take``); how its end is told with a third stands in state/activity.py.
 
 The channel is in one of three states: it asked for a message (the script ``take``), it waits for a
 call to wake because there was none (``BRPOP``), or it is silent for a moment because Redis refused.
@@ -16,37 +20,26 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.ht
 """
 
 import logging
+import os
 import time
-from collections.abc import Iterable
 from queue import Empty
-from typing import Any
+from typing import Any, NamedTuple
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from .. import celery_internals
 from ..base import scripts
-from ..base.signing import Seal, without_callbacks
-from ..core import Core, core_of
-from ..state import failed
+from ..base.keys import ISSUED_TTL
+from ..base.signing import without_callbacks
 from . import giving_up
 from .leases import QoS
+from .publishing import PublishingChannel
 
 logger = logging.getLogger(__name__)
 
-#: After a queue's name: the list that wakes workers which wait for that queue.
-_WAKE = ".wake"
-#: How many calls to wake are kept for workers that are just about to wait.
-_WAKES_KEPT = 32
-#: Answers to control commands go to queues with this exchange, and for so many seconds: whoever
-#: asked may be gone.
-_ANSWERS, _ANSWERS_KEPT = "reply.", 60
-#: How the name of the exchange for commands to the workers ends.
-_COMMANDS = ".pidbox"
 _UNSIGNED = "It carries no valid signature: it was not sent by this application (SECRET_KEY)."
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
@@ -54,66 +47,29 @@ _REFUSED_PAUSE = 1.0
 CONFIRMED_WITHIN = 5.0
 
 
-class Channel(celery_internals.Channel):
+class Taken(NamedTuple):
+    """What taking a message has told: its tag, and how its task stands."""
+
+    tag: str
+    state: bytes
+    deliveries: int
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled before it was begun."""
+        return self.state == b"cancelled"
+
+
+class Channel(PublishingChannel):
     """Takes messages with one script, and wakes those who wait for one."""
 
     QoS = QoS
-    #: The tag of the message that was taken last.
-    taken = ""
+    #: The message that was taken last.
+    taken = Taken("", b"", 1)
     _acknowledges = True
     _waits = False
     _tag = ""
     _silent_until = 0.0
-
-    # Publishing
-
-    def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Sign a message, put it into its list, and wake a worker that waits."""
-        if self._seal and not self.expires(queue):
-            self._seal.sign(message)
-        if kwargs.get("_publish_batch") or self.expires(queue):
-            # Rare: batches, and queues for answers. Nobody waits for their call to wake.
-            super().publish(queue, message, **kwargs)
-            return
-        key, wake = self._key(self.list_for(queue, message)), self._key(queue + _WAKE)
-        with self._client().pipeline(transaction=False) as pipe:
-            pipe.lpush(key, dumps(message))
-            if str(message["properties"]["delivery_info"]["exchange"]).startswith(_ANSWERS):
-                pipe.expire(key, _ANSWERS_KEPT)
-            else:
-                pipe.lpush(wake, 1)
-                pipe.ltrim(wake, 0, _WAKES_KEPT - 1)
-            pipe.execute()
-
-    def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
-        """Sign a command to the workers."""
-        if self._seal and exchange.endswith(_COMMANDS):
-            self._seal.sign_command(message)
-
-    def hears(self, exchange: str, message: dict[str, Any]) -> bool:
-        """Drop a command that is not signed, or came before."""
-        if not exchange.endswith(_COMMANDS) or not self._seal:
-            return True
-        try:
-            heard = self._seal.is_fresh_command(message)
-        except Exception:  # whatever somebody published
-            heard = False
-        if not heard:
-            logger.error("A command to the workers was dropped: it has no valid signature.")
-            failed.count_refused(self.core)
-        return heard
-
-    @property
-    def core(self) -> Core:
-        """The application's Celery."""
-        core = core_of(self.global_keyprefix)
-        assert core is not None  # noqa: S101  (its application made this channel)
-        return core
-
-    @property
-    def _seal(self) -> Seal | None:
-        core = core_of(self.global_keyprefix)
-        return core.seal if core else None
 
     # Taking
 
@@ -138,21 +94,19 @@ class Channel(celery_internals.Channel):
         queues = self.next_queues()
         if not queues or time.monotonic() < self._silent_until:
             return
-        wakes = [self._key(queue + _WAKE) for queue in queues]
+        keys = self.keys
         if self._waits:
             seconds = self.brpop_timeout if timeout is None else timeout
-            self.send("BRPOP", *wakes, seconds or 0)
+            self.send("BRPOP", *map(keys.wake, queues), seconds or 0)
             return
         self._tag = uuid()
-        lists = [
-            (self._key(self.list_of(queue, step)), dumps(queue))
-            for step in self.priority_steps
-            for queue in queues
-        ]
-        keys = [self._key(self.unacked_key), self._key(self.unacked_index_key)]
-        keys += [key for key, _ in lists] + wakes
-        values = [self._tag, len(lists), *(name for _, name in lists)]
-        self.send(*scripts.evalsha("take", keys, values))
+        names = [keys.unacked, keys.unacked_index]
+        names += [name for queue in queues for name in (keys.delayed(queue), keys.wake(queue))]
+        for step in self.priority_steps:
+            names += [self._key(self.list_of(queue, step)) for queue in queues]
+        life = ISSUED_TTL if self.core.conf.task_track_started else 0
+        values = [self._tag, self.core.node_name, os.getpid(), life, keys.prefix, *queues]
+        self.send(*scripts.evalsha("take", names, values))
 
     def read(self, **options: Any) -> bool:
         """Read the answer to what `ask` sent. Raises ``Empty`` if it holds no message."""
@@ -173,11 +127,11 @@ class Channel(celery_internals.Channel):
         if answer is None:
             self._waits = True
             raise Empty
-        key, item = answer
-        self._receive_taken(key.decode(), item)
+        key, item, state, deliveries = answer
+        self._receive_taken(key.decode(), item, Taken(self._tag, state, deliveries))
         return True
 
-    def _receive_taken(self, key: str, item: bytes) -> None:
+    def _receive_taken(self, key: str, item: bytes, taken: Taken) -> None:
         queue = key[len(self.global_keyprefix) :].rsplit(self.sep, 1)[0]
         self.had_its_turn(queue)
         if time.monotonic() - self.sent_at > self.visibility_timeout / 2:
@@ -188,23 +142,26 @@ class Channel(celery_internals.Channel):
         try:
             payload = loads(item)
             properties = payload["properties"]
-            properties["delivery_tag"] = self._tag
+            properties["delivery_tag"] = taken.tag
             for part in (payload["headers"], properties["delivery_info"]):
                 part.items()  # each is a JSON object, or this fails
             self.Message(payload, channel=self)
             trusted = self._trusts(payload)
         except Exception as error:  # whatever somebody wrote into the list
-            self._bury(self._tag, key, item, error)
+            self._bury(taken.tag, key, item, error)
             return
         if not trusted:
-            giving_up.refuse(self.core, self._tag, key, _text(item), _UNSIGNED)
+            giving_up.refuse(self.core, taken.tag, key, _text(item), _UNSIGNED)
             return
-        self.taken = self._tag
+        if taken.state == b"early":
+            self.put_back(taken.tag, failed_before=False)
+            return
+        self.taken = taken
         self.deliver(payload, queue)
 
     def _trusts(self, payload: dict[str, Any]) -> bool:
         """Whether a message is signed, or may come without. Raises for what cannot be read."""
-        if self._seal is None or self._seal.is_signed(payload):
+        if self.seal is None or self.seal.is_signed(payload):
             return True
         options = self.core.options
         if payload["headers"].get("task") in options.unsigned_tasks:
@@ -221,41 +178,35 @@ class Channel(celery_internals.Channel):
     ) -> bool:
         """Put a message that is not acknowledged back into its queue. Returns whether it was there.
 
-        ``lease``: only if it was not renewed for so many seconds. ``failed_before``: mark it as one
-        whose delivery was tried before.
+        One whose time has not come is kept for later. ``lease``: only if it was not renewed for so
+        many seconds. ``failed_before``: mark it as one whose delivery was tried before.
         """
         with self.conn_or_acquire() as client:
             record = client.hget(self.unacked_key, tag)
-        keys = [self.unacked_key, self.unacked_index_key]
+        held, delay = [self.keys.unacked, self.keys.unacked_index], 0.0
         if record is None:
-            self.script("put_back", [*keys, ""], tag, "", "", 0)
+            scripts.call(self._client(), "put_back", ["", "", "", *held, ""], tag, "", "", 0, 0)
             return False
         try:
             payload, exchange, routing_key = loads(record)
             if failed_before:
                 payload["headers"]["redelivered"] = True
                 payload["properties"]["delivery_info"]["redelivered"] = True
+            elif not payload["properties"]["delivery_info"].get("due"):
+                delay = self.delay_of(payload)
             (queue,) = self.queues_of(exchange, routing_key)
-            key = self.list_for(queue, payload)
+            places = self.places(queue, self._key(self.list_for(queue, payload)))
+            text = dumps(payload)
         except Exception as error:  # whatever somebody wrote into the list
             self._bury(tag, "", record, error)
             return False
-        return bool(self.script("put_back", [*keys, key], tag, dumps(payload), command, lease))
+        keys = [*places, *held, self.keys.record(str(payload["headers"].get("id")))]
+        values = [tag, text, command, delay, lease]
+        return bool(scripts.call(self._client(), "put_back", keys, *values))
 
     def restore(self, message: Any, leftmost: bool = False) -> None:
         """Put a message back whose delivery failed; ``leftmost`` behind all others."""
         self.put_back(message.delivery_tag, command="LPUSH" if leftmost else "RPUSH")
-
-    def script(self, command: str, keys: Iterable[str], *values: Any) -> Any:
-        """Run a command of ``redis.lua``. Raises ``RedisError``."""
-        return scripts.call(self._client(), command, map(self._key, keys), *values)
-
-    def _client(self) -> Redis:
-        # Not the channel's own: it prefixes the keys of some commands, and forgets others.
-        return Redis(connection_pool=self.pool)
-
-    def _key(self, name: str) -> str:
-        return f"{self.global_keyprefix}{name}"
 
 
 def _text(item: bytes) -> str:
