@@ -1,4 +1,4 @@
-"""Every private name of Celery, Kombu and billiard that the engine touches, under names of ours.
+"""Every private name of Celery and Kombu that the engine touches, under names of ours.
 
 An upgrade of one of the three is this one file to read. :func:`missing` says which of the names the
 installed versions lack; a test calls it.
@@ -20,16 +20,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 #: The private names, by the module and class that they belong to.
 NAMES = {
-    "billiard.common": "terminate_handler_fired",
-    "billiard.pool": "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
-    "billiard.pool:ApplyResult": "_accepted _write_to",
-    "billiard.pool:Pool": "_cache",
-    "billiard.process:BaseProcess": "_is_alive",
     "celery.app.base:Celery": "_backend_cache _local _pool _tasks",
     "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _store_result",
-    "celery.concurrency.asynpool:AsynPool": "_event_process_exit _fileno_to_outq _pool "
-    "handle_result_event",
-    "celery.concurrency.base:BasePool": "_pool",
     "kombu.asynchronous.timer:Timer": "_queue",
     "kombu.transport.virtual.base:Channel": "_lookup _get_message_priority _qos",
     "kombu.transport.virtual.base:Message": "_raw",
@@ -87,61 +79,6 @@ def drop_cancelled_timers(timer: Any) -> None:
     if isinstance(queue, list):  # that of gevent is a set, and has none of them
         queue[:] = [event for event in queue if not event.entry.canceled]
         heapq.heapify(queue)
-
-
-def wait_less_for_children(seconds: float) -> None:
-    """Say how long a pool child that ends waits until its worker has read all results.
-
-    A worker that is told to stop just as a task begins does not read that one's, and would wait for
-    the child for 30 seconds.
-    """
-    from billiard import pool  # only workers need it
-
-    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(seconds * 10)  # tenths of a second
-
-
-def replace_children_soon() -> None:
-    """Let the pools of this worker have another child soon after one has ended.
-
-    Celery looks once, at the moment when a child's pipe closes. The system closes it before the
-    child counts as ended, so most times Celery finds it alive and looks again 5 seconds later.
-    """
-    from celery.concurrency import asynpool, prefork  # only workers need them
-
-    class AsynPool(asynpool.AsynPool):
-        _pool: Any
-
-        def _event_process_exit(self, hub: Any, child: Any, looks: int = 100) -> None:
-            super()._event_process_exit(hub, child)  # type: ignore[misc]
-            if child in self._pool and looks:
-                hub.call_later(0.01, self._event_process_exit, hub, child, looks - 1)
-
-    prefork.TaskPool.Pool = AsynPool
-
-
-def is_being_ended() -> bool:
-    """Whether this pool child was told to end: the SystemExit in its task is not the task's."""
-    from billiard import common
-
-    ended: Any = common
-    return bool(ended.terminate_handler_fired())
-
-
-def hear_of_begun_tasks(pool: Any, seconds: float) -> None:
-    """Read what the pool's children say until each task that was given to one is begun."""
-    children: Any = getattr(pool, "_pool", None)
-    hear = getattr(children, "handle_result_event", None)
-    if hear is None:
-        return  # no children, or threads that listen to them
-    from multiprocessing.connection import wait  # only workers need it
-
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and any(
-        job._write_to and job._write_to._is_alive() and not job._accepted
-        for job in list(children._cache.values())
-    ):
-        for child in wait(list(children._fileno_to_outq), timeout=0.1):
-            hear(child)
 
 
 # Messages

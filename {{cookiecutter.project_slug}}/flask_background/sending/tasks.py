@@ -12,7 +12,6 @@ from flask import Flask, current_app, g, has_app_context
 from ..base.errors import TaskError
 from ..base.interruption import interruption
 from ..base.settings import HOOKS
-from ..celery_internals import is_being_ended
 from ..core import SUBMITTED, Core
 from .arguments import check_options, check_result, load_references, prepare
 
@@ -81,7 +80,7 @@ class FlaskTask(Task):  # type: ignore[type-arg]
             raise  # Celery's own: a retry, for one
         except (SystemExit, KeyboardInterrupt) as error:
             stopped = isinstance(error, KeyboardInterrupt) and self.request.is_eager
-            if stopped or is_being_ended() or type(error) not in (SystemExit, KeyboardInterrupt):
+            if stopped or type(error) not in (SystemExit, KeyboardInterrupt):
                 raise
             raise TaskError(type(error).__name__, str(error)) from error
         except Exception as error:

@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 _LEFT_ALONE = (OperationalError, RedisError)
 #: The part of a lease for which its renewal may fail.
 _PATIENCE = 0.6
-#: Seconds in which a child that is not at work begins the task that it was given.
-_HEARING = 2.0
 
 
 class BackgroundConsumer(Consumer):
@@ -49,9 +47,7 @@ class BackgroundConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app.node_name = self.hostname
-        self._orphans: dict[str, int | None] = {}
         self._renewed = time.monotonic()
-        self._renewer: threading.Thread | None = None
 
     # Messages
 
@@ -114,23 +110,6 @@ class BackgroundConsumer(Consumer):
 
     # Connections
 
-    def stop(self) -> None:
-        """Stop taking tasks, after hearing of those that have begun.
-
-        A task that is not known to have begun goes back into its queue: it would run twice.
-        """
-        try:
-            celery_internals.hear_of_begun_tasks(self.pool, _HEARING)
-        finally:
-            super().stop()
-
-    def on_ready(self) -> None:
-        """Begin; a pool whose tasks run in this very thread has its leases renewed by another."""
-        super().on_ready()
-        if isinstance(self.pool, SoloPool) and self._renewer is None:
-            self._renewer = threading.Thread(target=self._renew_forever, daemon=True)
-            self._renewer.start()
-
     def renew_leases(self) -> None:
         """Keep what this worker holds; called with each heartbeat.
 
@@ -142,7 +121,6 @@ class BackgroundConsumer(Consumer):
         if channel is None or not isinstance(qos, QoS):
             return  # another transport
         try:
-            self._put_orphans_back(channel)
             qos.renew()
             self._renewed = time.monotonic()
         except RedisError as error:
@@ -150,37 +128,3 @@ class BackgroundConsumer(Consumer):
             logger.warning("The tasks at work could not be renewed for %d s: %s", since, error)
             if self.hub and qos.held and since > _PATIENCE * channel.visibility_timeout:
                 raise RedisConnectionError("The leases of the tasks at work run out.") from error
-
-    def _renew_forever(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(INTERVAL):
-            if self.connection:
-                self.renew_leases()
-
-    def _put_orphans_back(self, channel: Channel) -> None:
-        for tag, pid in list(self._orphans.items()):
-            if pid is None or not _runs(pid):
-                channel.put_back(tag)
-                del self._orphans[tag]
-
-    def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Note what the lost connection had: those tasks are ended, and go back at once.
-
-        Where a running one cannot be ended its message comes back when its lease ends.
-        """
-        qos = celery_internals.qos_of(getattr(self.task_consumer, "channel", None))
-        held = qos.held if isinstance(qos, QoS) else {}
-        running = {request.id: request.worker_pid for request in state.active_requests}
-        super().on_connection_error_after_connected(exc)
-        if self.can_end_tasks:
-            for tag, message in held.items():
-                if message.headers.get("id") not in state.successful_requests:
-                    self._orphans[tag] = running.get(message.headers.get("id"))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celery import signals, states
+from celery import signals
 from celery.concurrency.base import BasePool, apply_target
 from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown
 from celery.worker import state
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from ..base.interruption import TaskEnded, interruption
 from ..cluster.liveness import pulse
@@ -83,9 +82,6 @@ class TaskPool(BasePool):
             apply_target(target, args, kwargs, callback, accept_callback, propagate=(TaskEnded,))
         except TaskEnded:
             logger.info("%s was cancelled while it ran.", request.id)
-        except WorkerShutdown:
-            self._note_waiting(request)
-            raise
         finally:
             self._running = ""
             if slot:
@@ -93,13 +89,6 @@ class TaskPool(BasePool):
         self._ended_count += 1
         if self._is_worn():
             self.restart()
-
-    def _note_waiting(self, request: Any) -> None:
-        """Say of a task that goes back into its queue that it waits."""
-        try:
-            request.task.backend.store_result(request.id, None, states.PENDING)
-        except (OperationalError, RedisError) as error:
-            logger.warning("Could not note that %s waits again: %s", request.id, error)
 
     def _is_worn(self) -> bool:
         """Whether this process has done so many tasks, or grown so much, that it is replaced."""

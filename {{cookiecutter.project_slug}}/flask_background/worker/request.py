@@ -13,12 +13,9 @@ from . import giving_up
 
 logger = logging.getLogger(__name__)
 
-#: Ends a busy pool child; the pool turns it into SystemExit in the task, so 'finally' runs.
-_END_CHILD = "SIGQUIT"
-
 
 class BackgroundRequest(Request):
-    """A task in the worker, whose child is ended by SIGQUIT: SIGTERM is ignored while it works."""
+    """A task in the worker. It is not begun when it must not be, and never ends the worker."""
 
     _app: Core
     _context: Any
@@ -96,11 +93,3 @@ class BackgroundRequest(Request):
     def _let_go(self) -> None:
         state.task_ready(self)
         self.acknowledge()
-
-    def terminate(self, pool: Any, signal: Any = None) -> None:
-        """End the running task for good."""
-        super().terminate(pool, signal=_END_CHILD)  # type: ignore[arg-type]
-
-    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """End the running task; its message goes back into the queue."""
-        super().cancel(pool, signal=_END_CHILD, emit_retry=emit_retry)  # type: ignore[arg-type]
