@@ -127,7 +127,7 @@ def test_a_worker_that_is_killed_starts_again(
 
         os.kill(before, signal.SIGKILL)
 
-        cluster.wait_for("worker ended with exit code -9; it starts again in 1 s.")
+        cluster.wait_for("worker ended with exit code -9; ")
         wait_until(lambda: celery.heartbeats()[0].pid != before, "another worker")
         assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
     assert cluster.stop() == 0

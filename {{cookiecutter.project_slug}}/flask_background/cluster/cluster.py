@@ -172,20 +172,16 @@ class Cluster(abc.ABC):
     def _note_end(self, job: Job, code: int, *, at_once: bool = False) -> None:
         """Have a job start again: ``at_once``, or after a pause that grows with each early end."""
         job.handle = None
-        if job.leaves:
-            self._jobs.remove(job)
-            return
         if self._stopping:
             if code != 0:
                 self._exit_code = 1
             return
-        if code == 0 and job.is_worker:
+        if job.leaves or (code == 0 and job.is_worker):
             logger.info("%s was shut down.", job.name)
-            if not any(other.is_worker for other in self._alive() + self._waiting()):
-                self._stop()
+            self._drop(job)
             return
         if at_once:
-            logger.info("%s ended; another process takes its place.", job.name)
+            logger.info("%s ended with exit code %d; another takes its place.", job.name, code)
             job.start_at = time.monotonic()
             return
         if time.monotonic() - job.started > _HEALTHY_AFTER:
@@ -195,6 +191,12 @@ class Cluster(abc.ABC):
         )
         job.start_at = time.monotonic() + job.pause
         job.pause = min(2 * job.pause, _LAST_PAUSE)
+
+    def _drop(self, job: Job) -> None:
+        """Forget a job that does not start again; without a worker there is nothing left to do."""
+        self._jobs.remove(job)
+        if not any(other.is_worker for other in self._jobs):
+            self._stop()
 
     @abc.abstractmethod
     def _prepare(self) -> None: ...

@@ -88,9 +88,10 @@ class ForkingCluster(Cluster):
         """Stop a place that is not needed any more."""
         job.leaves = True
         if job.handle is not None:
-            self._terminate(job)
+            with contextlib.suppress(ProcessLookupError):
+                self._terminate(job)
         else:
-            self._jobs.remove(job)
+            self._drop(job)
 
     def _start(self, job: Job) -> int:
         freeze_memory()
@@ -191,11 +192,16 @@ class ForkingCluster(Cluster):
         at_work = job.places is not None and job.slot.work is not None
         if at_work:
             self._keeper.ended(job)
+        if code == 0 and not (job.leaves or self._stopping):
+            for other in self._places(job.worker):  # it was told to shut down: the worker is meant
+                self._let_go(other)
         super()._note_end(
             job, 0 if wanted and self._stopping else code, at_once=wanted or at_work
         )
-        if job.leaves:
-            self._board.give_back(job.slot)
+
+    def _drop(self, job: Job) -> None:
+        self._board.give_back(job.slot)
+        super()._drop(job)
 
     def _terminate(self, job: Job) -> None:
         os.kill(job.handle, signal.SIGTERM)

@@ -36,7 +36,7 @@ class Settler:
 
         def settle(request: BackgroundRequest) -> None:
             request.time_start = time.time()
-            request.terminate(_Ended())
+            request.terminate(_Ended())  # type: ignore[arg-type]
 
         self._with_request(tag, settle)
 
