@@ -122,6 +122,15 @@ else:
 print(json.dumps({"rate": tasks / seconds, "trips": (reads() - before - looks) / tasks}))
 """
 
+#: Runs in the project: waits until a worker waits for tasks.
+WAIT = """
+import os, time
+from redis import Redis
+redis = Redis.from_url(os.environ["REDIS_URL"])
+while not any(client["cmd"] == "brpop" for client in redis.client_list()):
+    time.sleep(0.1)
+"""
+
 
 def main() -> None:
     """Measure, print the tables, and keep them if asked to."""
@@ -211,14 +220,19 @@ def memory(project: Path, url: str) -> Iterator[str]:
         "API_TOKEN": secrets.token_urlsafe(32),
     }
     apart = ["-m", "celery", "-A", f"{PACKAGE}.celery_app"]
+
+    def settle() -> None:
+        support.succeed(python(project), "-c", WAIT, cwd=project, REDIS_URL=url)
+        time.sleep(IDLE)
+
     with (
         running(project, environment, [*apart, "worker", "-c", "1"], PRODUCTION) as worker,
         running(project, environment, [*apart, "beat"], PRODUCTION) as beat,
     ):
-        time.sleep(IDLE)
+        settle()
         separate = pss(worker.pid) + pss(beat.pid)
     with running(project, environment, ["-m", "flask", "celery", "cluster"], PRODUCTION) as cluster:
-        time.sleep(IDLE)
+        settle()
         together = pss(cluster.pid)
     yield "| idle, MiB (PSS) | `celery worker`, `celery beat` | `flask celery cluster` | ratio |"
     yield "| --- | --- | --- | --- |"

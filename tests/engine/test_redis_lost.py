@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -79,6 +83,38 @@ def test_the_same_process_goes_on_when_redis_is_back(tmp_path: Path, start: Star
             assert waiting.result() == 3
         finally:
             first.stop()
+
+
+def test_a_connection_that_died_with_redis_is_replaced_before_a_task_is_sent(
+    tmp_path: Path,
+) -> None:
+    server = EmbeddedRedis(tmp_path / "restarted")
+    server.start()
+    with create_app({"REDIS_URL": server.url}).app_context():
+        celery.submit(sample_app.nothing)
+        server.stop()
+        server.start()
+        try:
+            celery.submit(sample_app.nothing)
+
+            assert celery.queue_lengths() == {"default": 2}  # and none was sent twice
+        finally:
+            server.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_task_that_redis_does_not_confirm_is_not_sent_twice(client: FlaskCelery) -> None:
+    client.submit(sample_app.nothing)
+    information: Any = client.redis.info()
+    os.kill(information["process_id"], signal.SIGSTOP)
+    try:
+        with pytest.raises(BrokerUnavailable):
+            client.submit(sample_app.nothing)
+    finally:
+        os.kill(information["process_id"], signal.SIGCONT)
+
+    client.submit(sample_app.nothing)
+    assert client.queue_lengths()["default"] in (2, 3)
 
 
 def test_nobody_goes_on_listening_to_a_dead_redis_for_nothing(

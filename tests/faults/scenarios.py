@@ -74,14 +74,19 @@ def kill_main(stack: Stack, _: Load) -> None:
 
 
 def kill_at_random(stack: Stack, load: Load) -> None:
-    """Kill a process of the workers now and then while a thousand tasks are done."""
+    """Kill a process of the workers at any moment, again and again, while they do 1,000 tasks."""
     dice = random.Random(7)  # noqa: S311  (the same in each run)
-    load.post(ref="many1000x0", count=1000, seconds=0.005)
+    load.post(ref="many1000x0", count=1000)
     cluster = stack.clusters[0]
-    for _ in range(20):
-        time.sleep(dice.uniform(0.3, 1.2))
-        workers = [pid for pid in cluster.tree if pid != cluster.pid]
-        cluster.signal(KILL, [dice.choice(workers)] if workers else [])
+
+    def ended() -> int:
+        return stack.ledger.read_text().count("end many1000x0-")
+
+    for _ in range(15):
+        enough = min(ended() + 30, 990)
+        wait_until(lambda: ended() >= enough, 60, "some tasks to end")  # noqa: B023
+        time.sleep(dice.uniform(0, 0.05))
+        cluster.signal(KILL, [dice.choice([pid for pid in cluster.tree if pid != cluster.pid])])
 
 
 def kill_cluster(stack: Stack, _: Load) -> None:
