@@ -8,9 +8,10 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from faults.load import Load
-from faults.stack import Stack, wait_until
+from faults.stack import Process, Stack, wait_until
 
 KILL, STOP, CONT, TERM = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM
 #: Seconds of undisturbed work before something breaks.
@@ -46,31 +47,26 @@ class Scenario:
     own_clock: bool = False
 
 
-def main_of(stack: Stack, number: int = 0) -> int:
-    """Return the process that takes the tasks of a cluster."""
-    cluster = stack.clusters[number]
-    return cluster.pid if stack.kind == "plain" else cluster.children[0]
-
-
-def kill_child(stack: Stack, load: Load) -> None:
+def kill_places(stack: Stack, load: Load) -> None:
     """Kill what runs the tasks, three times."""
     for _ in range(3):
         cluster = stack.clusters[0]
-        parent = main_of(stack)
-        found = [pid for pid in cluster.tree if pid not in (cluster.pid, parent)]
-        cluster.signal(KILL, found)
+        cluster.signal(KILL, [pid for pid in cluster.tree if pid != cluster.pid])
         time.sleep(2)
 
 
-def kill_main(stack: Stack, _: Load) -> None:
-    """Kill the worker itself; its cluster, or the server's supervisor, starts it again."""
+def kill_worker(stack: Stack, _: Load) -> None:
+    """Kill the worker with all that it started; the server's supervisor starts it again."""
     cluster = stack.clusters[0]
-    if stack.kind == "plain":
-        cluster.signal(KILL, cluster.tree)
-        time.sleep(2)
-        stack.start_cluster()
-    else:
-        cluster.signal(KILL, [main_of(stack)])
+    cluster.signal(KILL, cluster.tree)
+    time.sleep(2)
+    stack.start_cluster()
+
+
+def hold_the_lock(stack: Stack, load: Load) -> None:
+    """Run a task that lets no other thread of its process run, for longer than any lease."""
+    load.post("locked", ref="locked", seconds=60)
+    time.sleep(62)
 
 
 def kill_at_random(stack: Stack, load: Load) -> None:
@@ -117,10 +113,10 @@ def freeze_cluster(stack: Stack, _: Load) -> None:
 
 def deafen(stack: Stack, _: Load) -> None:
     """Let the only worker live, but take no tasks any more; its cluster gets another one."""
-    worker = main_of(stack)
-    stack.clusters[0].signal(STOP, [worker])
+    workers = stack.clusters[0].children
+    stack.clusters[0].signal(STOP, workers)
     says(stack, "No worker has given a sign of life")
-    assert main_of(stack) == worker, "It was replaced before anybody was told."
+    assert stack.clusters[0].children == workers, "It was replaced before anybody was told."
     wait_until(lambda: stack.readiness()[0] == 200, 60, "another worker")
 
 
@@ -246,15 +242,14 @@ def wait_long(stack: Stack, load: Load) -> None:
     for _ in range(20):
         load.post(seconds=0, countdown=50)
     time.sleep(3)
-    victim = 0 if "beyond" not in _running(stack, main_of(stack, 0)) else 1
+    victim = 0 if "beyond" not in _running(stack.clusters[0], stack.ledger) else 1
     stack.clusters[victim].signal(KILL, stack.clusters[victim].tree)
 
 
-def _running(stack: Stack, main: int) -> str:
-    """Return the ledger's lines of the children of a worker."""
-    tree = {str(pid) for cluster in stack.clusters if main in cluster.tree for pid in cluster.tree}
-    lines = stack.ledger.read_text().splitlines()
-    return "\n".join(line for line in lines if line.split()[2] in tree)
+def _running(cluster: Process, ledger: Path) -> str:
+    """Return the ledger's lines of a cluster's processes."""
+    lines = ledger.read_text().splitlines()
+    return "\n".join(line for line in lines if int(line.split()[2]) in cluster.tree)
 
 
 def ten_thousand(stack: Stack, load: Load) -> None:
@@ -292,9 +287,10 @@ SCENARIOS = [
     Scenario("Redis frozen for 30 s", freeze_redis, load=45, rate=12, plain=60, long=True),
     Scenario("SIGTERM, short and long tasks", stop_cluster, load=30, rate=12, plain=60, long=True),
     Scenario("kill -9 1 of 2 machines", kill_cluster, clusters=2, plain=60, long=True),
+    Scenario("a task holds the interpreter's lock 60 s", hold_the_lock, load=65, rate=6, long=True),
     Scenario("1,000 tasks with random kills", kill_at_random, long=True),
-    Scenario("kill -9 worker", kill_main, plain=60),
-    Scenario("kill -9 pool child, 3 times", kill_child, plain=60),
+    Scenario("kill -9 worker", kill_worker, plain=60),
+    Scenario("kill -9 what runs the tasks, 3 times", kill_places, plain=60),
     Scenario("kill -9 Redis and restart", restart_redis, load=25, plain=60),
     Scenario("kill -9 Redis, slow to load", load_slowly, load=25, long=True),
     Scenario("Redis wants a password for 20 s", change_password, load=40),

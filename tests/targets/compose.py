@@ -217,24 +217,20 @@ class Stack:
         self.kill(service, main.pid)
         wait_until(lambda: self.started_at(service) != before, f"{service} is started again")
 
-    def kill_pool_child(self) -> None:
+    def kill_place(self) -> None:
         """Kill the process in which the worker runs its tasks; wait until there is another."""
 
         def find() -> int | None:
-            """Return the pool's child: its parent is a worker, and that one's the cluster."""
+            """Return a process whose parent is the cluster."""
             cluster = {it.pid: it for it in self.cluster()}
-            for it in cluster.values():
-                worker = cluster.get(it.parent)
-                if worker and worker.parent in cluster:
-                    return it.pid
-            return None
+            return next((it.pid for it in cluster.values() if it.parent in cluster), None)
 
         # After the fault before this one the worker may only just have begun.
-        wait_until(lambda: find() is not None, "the pool has a child")
+        wait_until(lambda: find() is not None, "the cluster has a place")
         before = find()
         assert before
         self.kill("worker", before)
-        wait_until(lambda: find() not in (None, before), "the pool has another child")
+        wait_until(lambda: find() not in (None, before), "the cluster has another place")
 
     def started_at(self, service: str) -> str:
         """Return when the service's container was started last."""

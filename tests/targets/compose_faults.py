@@ -50,7 +50,7 @@ def down_and_up(stack: Stack) -> None:
 FAULTS: dict[str, Callable[[Stack], None]] = {
     "start": lambda stack: None,
     "killed worker": lambda stack: stack.kill_main_process("worker"),
-    "killed pool child": lambda stack: stack.kill_pool_child(),
+    "killed place": lambda stack: stack.kill_place(),
     "restart of redis": restart("redis"),
     "restart of web": restart("web"),
     "restart of worker": restart("worker"),

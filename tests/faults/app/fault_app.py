@@ -7,6 +7,7 @@ It is its real application with one more route: `gunicorn "fault_app:create_app(
 # mypy: ignore-errors
 # It runs with what the generated project has installed, which is not here.
 
+import ctypes
 import os
 import signal
 from typing import Any
@@ -33,7 +34,15 @@ def poison(ref: str, seconds: float) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-TASKS = {"work": work, "poison": poison}
+@celery.task(name="faults.locked")
+def locked(ref: str, seconds: float) -> None:
+    """Hold the interpreter's lock: a call by PyDLL does not release it."""
+    ledger.note("start", ref)
+    ctypes.PyDLL(None).sleep(int(seconds))
+    ledger.note("end", ref)
+
+
+TASKS = {"work": work, "poison": poison, "locked": locked}
 
 if os.environ.get("FAULT_VERSION") == "2":
 
@@ -64,7 +73,7 @@ def submit(kind: str) -> Any:
 
 
 def create_app() -> Flask:
-    """Make the project's application, with as many pool children as the scenario wants."""
+    """Make the project's application, with as many places as the scenario wants."""
     children = int(os.environ.get("FAULT_CHILDREN", "2"))
     app = create_project(overrides={"CELERY_WORKERS": {"worker": {"concurrency": children}}})
     app.register_blueprint(bp)
