@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import support
 from devtools.dev.redis_server import EmbeddedRedis
-from targets.stack import PATIENCE, Stack, free_port, processes_in, running
+from targets.stack import PATIENCE, Stack, processes_in, running
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def demo(
 ) -> Iterator[Stack]:
     """``bin/demo``, running."""
     folder = tmp_path_factory.mktemp("demo")
-    port = free_port()
+    port = support.free_port()
     variables = {"SLACK_WEBHOOK_URL": slack[0], "MANIFEST_INTERVAL": "2"}
     command = [str(support.ROOT / "bin" / "demo"), "--dir", str(folder), "--port", str(port)]
     with running(command, support.ROOT, folder, port, variables) as stack:
@@ -116,7 +116,7 @@ def test_whoever_has_no_flower_is_told_how_to_get_it(generated: Path) -> None:
 
 def test_redis_goes_away_and_comes_back(generated: Path, tmp_path: Path) -> None:
     """Without Redis each request has a clear answer; with it, all goes on by itself."""
-    port = free_port()
+    port = support.free_port()
     redis = EmbeddedRedis(tmp_path / "redis")
     redis.start()
     variables = {"REDIS_URL": redis.url, "MANIFEST_INTERVAL": "2"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import support
-from targets.dynos import PLAN, Dyno, Heroku, KeyValueStore, free_port, wait_until
+from targets.dynos import PLAN, Dyno, Heroku, KeyValueStore, wait_until
 from targets.router import Router
 
 pytestmark = pytest.mark.xdist_group("heroku")
@@ -93,7 +93,7 @@ def site(
     project = render({"use_heroku": "yes"})
     folder = tmp_path_factory.mktemp("heroku")
     store = KeyValueStore(folder)
-    heroku = Heroku(project, folder, store, free_port())
+    heroku = Heroku(project, folder, store, support.free_port())
     heroku.config["RATELIMIT_ENQUEUE"] = "100000 per minute"
     heroku.config |= {"PUBLIC_DEMO": "yes", "PUBLIC_DASHBOARD": "yes"}
     try:
