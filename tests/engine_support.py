@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,17 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 def flask_celery(*arguments: str) -> list[str]:
     """Spell `flask celery …`."""
     return [sys.executable, "-m", "flask", "celery", *arguments]
+
+
+@contextmanager
+def workers_of(settings: Mapping[str, Any], number: int) -> Iterator[Running]:
+    """Run the workers of `settings`, without a scheduler; begin when so many take tasks."""
+    running = Running(flask_celery("cluster", "--no-scheduler"), settings)
+    try:
+        ready(settings, number)
+        yield running
+    finally:
+        running.end()
 
 
 def run(

@@ -114,6 +114,34 @@ def test_whoever_has_no_flower_is_told_how_to_get_it(generated: Path) -> None:
     assert ended.returncode == 1
 
 
+def test_a_name_server_that_never_answers_does_not_hold_a_fetch(
+    generated: Path, tmp_path: Path
+) -> None:
+    """In a network of its own, whose name server is a socket that nobody reads."""
+    settings = tmp_path / "resolv.conf"
+    settings.write_text("nameserver 127.0.0.1\noptions timeout:30\n")
+    program = """
+import socket, sys
+from my_app.manifest.fetch import Unreachable, fetch
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 53))
+try:
+    fetch("http://manifest.example/", deadline=1)
+except Unreachable as error:
+    sys.exit(str(error))
+"""
+    own = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+    steps = f'mount --bind {settings} /etc/resolv.conf && ip link set lo up && exec "$@"'
+    if support.run(*own, "sh", "-c", steps, "sh", "true", cwd=tmp_path).returncode:
+        pytest.skip("this system lets nobody make a network of his own (unshare --user --net)")
+
+    python = generated / ".venv" / "bin" / "python"
+    done = support.run(*own, "sh", "-c", steps, "sh", python, "-c", program, cwd=generated)
+
+    # The system itself would say after 60 s that name resolution failed.
+    assert "cannot be reached: TimeoutError." in done.stderr
+
+
 def test_redis_goes_away_and_comes_back(generated: Path, tmp_path: Path) -> None:
     """Without Redis each request has a clear answer; with it, all goes on by itself."""
     port = support.free_port()
