@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -151,6 +153,63 @@ def test_few_connections_are_open_at_rest_and_under_load(
     assert sum(one.get(503, 0) for one in found) <= requests / 50
     assert refused == 0
     assert max(counts) < PLAN
+
+
+@pytest.mark.parametrize("kind", ["slow to send", "slow to leave"])
+def test_clients_that_take_their_time_hold_up_nobody(
+    site: Site, report: support.Report, kind: str
+) -> None:
+    """Fifty of them at the web dyno itself: the others are served, and they are let go."""
+    host = b"Host: localhost\r\nX-Forwarded-Proto: https\r\n"
+    start = b"POST /api/v1/start-task HTTP/1.1\r\nContent-Type: application/json\r\n" + host
+    parts = {
+        "slow to send": [
+            b"",
+            b"GET /healthz HTTP/1.1\r\n" + host,
+            start + b'Content-Length: 1000\r\n\r\n{"duration',
+            start + b"Transfer-Encoding: chunked\r\n\r\nff\r\n{",
+            b"GET /healthz HTTP/1.1\r\n" + host + b"X-Drip: ",
+        ],
+        # They keep their side open after the answer.
+        "slow to leave": [b"GET /healthz HTTP/1.0\r\n" + host + b"\r\n"],
+    }[kind]
+    with contextlib.ExitStack() as stack:
+        clients: list[tuple[socket.socket, bytes]] = []
+        for part in parts * (50 // len(parts)):
+            one = socket.create_connection(("127.0.0.1", site.heroku.port), 10)
+            clients.append((stack.enter_context(one), part))
+            one.sendall(part)
+        began = time.monotonic()
+        answers = [site.request("GET", "/healthz")[0] for _ in range(5)]
+        longest = time.monotonic() - began
+        # Whoever is at work on a request still is so: nothing was won by waiting for their end.
+        at_work = [one for one, part in clients if part[-1:] not in (b"", b"\n")]
+        assert not any(map(_has_ended, at_work)), "The others had to wait until these were ended."
+
+        def all_let_go() -> bool:
+            for one, part in clients:
+                if part.endswith(b"X-Drip: "):
+                    with contextlib.suppress(OSError):
+                        one.send(b"x")
+            return all(_has_ended(one) for one, part in clients if part)
+
+        wait_until(all_let_go, 60, "A client that sends on holds its thread.")
+    assert answers == [200] * 5
+    assert site.ready()
+    report.add("heroku", f"50 clients {kind}: five others answered in {longest:.2f} s in all")
+
+
+def _has_ended(client: socket.socket) -> bool:
+    """Tell whether the server has closed its side of a connection."""
+    client.setblocking(False)
+    try:
+        while client.recv(4096):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def test_dynos_have_room_in_their_memory(site: Site, report: support.Report) -> None:
