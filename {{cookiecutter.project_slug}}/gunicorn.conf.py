@@ -63,13 +63,15 @@ class Worker(ThreadWorker):
         super().init_process()
 
     def handle(self, conn):
-        """Serve one request of a connection, in a thread. Returns what keeps it open, if anything."""
+        """Serve one request of a connection, in a thread. Returns whether it stays open."""
         self.reading[conn] = time.monotonic() + request_timeout
-        keep = super().handle(conn)
-        if not keep:
-            _let_go(conn.sock)
-        del self.reading[conn]
-        return keep
+        try:
+            stays = super().handle(conn)
+            if not stays:
+                _let_go(conn.sock)
+            return stays
+        finally:
+            del self.reading[conn]
 
     def end_slow_requests(self):
         """Read no more from clients whose time is over. What is being answered gets its answer."""

@@ -189,7 +189,7 @@ def _before_first_run(entry: Any) -> datetime:
     return now - interval if isinstance(interval, timedelta) else now
 
 
-@beat_init.connect  # type: ignore[untyped-decorator]
+@beat_init.connect
 def _stop_when_asked(sender: Any, **_: Any) -> None:
     """Have `flask celery beat` note that it is to stop, whatever it does at that moment.
 
