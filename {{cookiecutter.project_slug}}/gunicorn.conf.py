@@ -23,8 +23,8 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 # A thread is started when all others are busy. Most are there for clients that are slow to send;
 # behind nginx, which waits for whole requests, a few will do.
 threads = int(os.environ.get("WEB_THREADS", "64"))
-# Seconds that a client has to send its whole request.
-request_timeout = 10
+# Seconds until a client must have sent its whole request, and until it must have its whole answer.
+request_timeout, answer_timeout = 10, 30
 
 # The application is loaded once and forked, so that its memory is shared.
 preload_app = True
@@ -58,28 +58,30 @@ class Worker(ThreadWorker):
     """gunicorn's threads, but no client holds one, or the loop that accepts clients, for long."""
 
     def init_process(self):
-        self.reading = {}
+        self.began = {}
         threading.Thread(target=self.end_slow_requests, daemon=True).start()
         super().init_process()
 
     def handle(self, conn):
         """Serve one request of a connection, in a thread. Returns whether it stays open."""
-        self.reading[conn] = time.monotonic() + request_timeout
+        self.began[conn] = time.monotonic()
         try:
             stays = super().handle(conn)
             if not stays:
                 _let_go(conn.sock)
             return stays
         finally:
-            del self.reading[conn]
+            del self.began[conn]
 
     def end_slow_requests(self):
-        """Read no more from clients whose time is over. What is being answered gets its answer."""
+        """Read no more from a client whose time is over, and later send it no more either."""
         while True:
-            now = time.monotonic()
-            for conn, ends in self.reading.copy().items():
-                if ends < now:
-                    with contextlib.suppress(OSError):
+            for conn, began in self.began.copy().items():
+                age = time.monotonic() - began
+                with contextlib.suppress(OSError):
+                    if age > answer_timeout:
+                        conn.sock.shutdown(socket.SHUT_RDWR)
+                    elif age > request_timeout:
                         conn.sock.shutdown(socket.SHUT_RD)
             time.sleep(1)
 
