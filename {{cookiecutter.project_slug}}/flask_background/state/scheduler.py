@@ -139,14 +139,14 @@ class RedisScheduler(beat.Scheduler):
         return self._leading
 
     def _load_runs(self) -> None:
-        runs = self._redis.hgetall(self._keys.scheduler_runs)
+        runs: Any = self._redis.hgetall(self._keys.scheduler_runs)
         gone = set(runs) - set(self.schedule)
         if gone:
             self._redis.hdel(self._keys.scheduler_runs, *gone)
         entries: list[Any] = list(self.schedule.values())
         for entry in entries:
-            if entry.name in runs:
-                entry.last_run_at, entry.total_run_count = read_run(runs[entry.name])
+            if run := read_run(runs.get(entry.name)):
+                entry.last_run_at, entry.total_run_count = run
             else:
                 entry.last_run_at = _before_first_run(entry)
                 self._claim(entry)
