@@ -356,6 +356,26 @@ def test_a_hostile_manifest_takes_little_of_redis_the_page_and_the_log(
     assert sum(celery.redis.memory_usage(key) or 0 for key in keys) < 2 * fetch.MAX_BYTES
 
 
+@pytest.mark.parametrize("garbage", ["", "null", "[]", "{", '{"at": 1}', '{"a": ' + "[" * 5000])
+def test_what_somebody_else_wrote_is_replaced(
+    watching: Flask, host: Host, slack: Host, garbage: str
+) -> None:
+    celery.redis.set(celery.key("manifest"), garbage)
+    celery.redis.hset(celery.key("manifest:check"), "at", garbage)
+    for name in ("manifest:history", "manifest:untold"):
+        celery.redis.lpush(celery.key(name), garbage)
+    client = watching.test_client()
+    assert client.get("/").status_code == 200
+    assert client.get("/api/v1/manifest").status_code == 404
+
+    host.answer = send(manifest("1.0"))
+    assert check()["changed"]
+    tell()
+
+    assert client.get("/api/v1/manifest").status_code == 200
+    assert len(slack.requests) == 1
+
+
 def test_two_checks_never_run_at_once(watching: Flask, host: Host) -> None:
     at_work = threading.Semaphore(1)
     alone: list[bool] = []

@@ -4,6 +4,7 @@ Every function here raises ``RedisError`` when Redis does not answer.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,9 @@ class Stored:
     last_modified: str | None
     url: str
 
+    def __post_init__(self) -> None:
+        datetime.fromisoformat(self.fetched_at)  # raises for what is no time
+
 
 @dataclass(frozen=True)
 class Change:
@@ -36,6 +40,9 @@ class Change:
     new: str
     keys: list[str]
     at: str
+
+    def __post_init__(self) -> None:
+        datetime.fromisoformat(self.at)
 
 
 @dataclass(frozen=True)
@@ -52,17 +59,17 @@ def load() -> tuple[Stored | None, Check]:
         pipeline.get(celery.key("manifest"))
         pipeline.hgetall(celery.key("manifest:check"))
         text, check = pipeline.execute()
-    at = check.get("at")
-    return (
-        Stored(**json.loads(text)) if text else None,
-        Check(datetime.fromisoformat(at) if at else None, check.get("error") or None),
-    )
+    try:
+        at = datetime.fromisoformat(check.get("at", ""))
+    except ValueError:
+        at = None
+    return _read(Stored, text), Check(at, check.get("error") or None)
 
 
 def history() -> list[Change]:
     """Read the past changes, newest first."""
     texts = celery.redis.lrange(celery.key("manifest:history"), 0, -1)
-    return [Change(**json.loads(text)) for text in texts]
+    return [change for text in texts if (change := _read(Change, text))]
 
 
 def save(fetched: Fetched, url: str) -> Change | None:
@@ -100,9 +107,13 @@ def save_check(error: str = "") -> None:
 
 
 def next_untold() -> Change | None:
-    """Return the oldest change that Slack does not know yet."""
-    text = celery.redis.lindex(celery.key("manifest:untold"), 0)
-    return Change(**json.loads(text)) if isinstance(text, str) else None
+    """Return the oldest change that Slack does not know yet. What is no change is dropped."""
+    while isinstance(text := celery.redis.lindex(celery.key("manifest:untold"), 0), str):
+        change = _read(Change, text)
+        if change and text == json.dumps(asdict(change)):
+            return change
+        celery.redis.lpop(celery.key("manifest:untold"))
+    return None
 
 
 def mark_told(change: Change) -> None:
@@ -118,6 +129,14 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     keys, missing = sorted((old.keys() | new.keys()) - {"version"}), object()
     changed = [key for key in keys if old.get(key, missing) != new.get(key, missing)]
     return [key[:KEY_LENGTH] for key in changed[: KEYS + 1]]
+
+
+def _read[T](kind: Callable[..., T], text: str | bytes | None) -> T | None:
+    """Make what was stored of its text; None if there is none, or somebody else's."""
+    try:
+        return kind(**json.loads(text)) if text else None
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _note_check(pipeline: Any, at: str, error: str) -> None:
