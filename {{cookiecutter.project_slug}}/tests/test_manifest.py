@@ -324,7 +324,7 @@ def test_while_slack_is_ill_the_change_waits_and_the_manifest_is_not_fetched_aga
 
     assert len(host.requests) == fetched
     assert len(slack.requests) > 2
-    assert store.next_untold() is None
+    assert next(store.untold(), None) is None
 
 
 def test_slack_that_is_ill_for_long_is_told_of_the_latest_changes(
@@ -333,12 +333,12 @@ def test_slack_that_is_ill_for_long_is_told_of_the_latest_changes(
     for version in range(store.HISTORY + 5):
         host.answer = send(manifest(str(version)))
         check()
-    oldest = store.next_untold()
+    oldest = next(store.untold(), None)
     tell()
 
     assert oldest and oldest.new == "5"
     assert len(slack.requests) == store.HISTORY
-    assert store.next_untold() is None
+    assert next(store.untold(), None) is None
 
 
 def test_a_hostile_manifest_takes_little_of_redis_the_page_and_the_log(
@@ -361,7 +361,6 @@ def test_what_somebody_else_wrote_is_replaced(
     watching: Flask, host: Host, slack: Host, garbage: str
 ) -> None:
     celery.redis.set(celery.key("manifest"), garbage)
-    celery.redis.hset(celery.key("manifest:check"), "at", garbage)
     for name in ("manifest:history", "manifest:untold"):
         celery.redis.lpush(celery.key(name), garbage)
     client = watching.test_client()

@@ -133,17 +133,16 @@ def _connect(url: str, ends: float, public: bool) -> Any:
 
 def _look_up(host: str, ends: float) -> str:
     """Return a host's address. The system's look-up has no deadline: it is left to its thread."""
-    found: Future[str] = Future()
+    found: Future[Any] = Future()
 
     def ask() -> None:
         try:
-            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            found.set_result(str(answers[0][4][0]))
+            found.set_result(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
         except (OSError, ValueError) as error:
             found.set_exception(error)
 
     Thread(target=ask, daemon=True).start()
-    return found.result(_left(ends))
+    return str(found.result(_left(ends)))
 
 
 class _Bounded(RawIOBase):

@@ -4,7 +4,7 @@ Every function here raises ``RedisError`` when Redis does not answer.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,9 +28,6 @@ class Stored:
     last_modified: str | None
     url: str
 
-    def __post_init__(self) -> None:
-        datetime.fromisoformat(self.fetched_at)  # raises for what is no time
-
 
 @dataclass(frozen=True)
 class Change:
@@ -40,9 +37,6 @@ class Change:
     new: str
     keys: list[str]
     at: str
-
-    def __post_init__(self) -> None:
-        datetime.fromisoformat(self.at)
 
 
 @dataclass(frozen=True)
@@ -59,11 +53,8 @@ def load() -> tuple[Stored | None, Check]:
         pipeline.get(celery.key("manifest"))
         pipeline.hgetall(celery.key("manifest:check"))
         text, check = pipeline.execute()
-    try:
-        at = datetime.fromisoformat(check.get("at", ""))
-    except ValueError:
-        at = None
-    return _read(Stored, text), Check(at, check.get("error") or None)
+    at = check.get("at")
+    return _read(Stored, text), Check(at and datetime.fromisoformat(at), check.get("error") or None)
 
 
 def history() -> list[Change]:
@@ -106,19 +97,14 @@ def save_check(error: str = "") -> None:
         pipeline.execute()
 
 
-def next_untold() -> Change | None:
-    """Return the oldest change that Slack does not know yet. What is no change is dropped."""
-    while isinstance(text := celery.redis.lindex(celery.key("manifest:untold"), 0), str):
-        change = _read(Change, text)
-        if change and text == json.dumps(asdict(change)):
-            return change
-        celery.redis.lpop(celery.key("manifest:untold"))
-    return None
-
-
-def mark_told(change: Change) -> None:
-    """Forget that ``change`` was still to be told."""
-    celery.redis.lrem(celery.key("manifest:untold"), 1, json.dumps(asdict(change)))
+def untold() -> Iterator[Change]:
+    """Yield each change that Slack does not know yet, the oldest first; the next one forgets it."""
+    key = celery.key("manifest:untold")
+    while isinstance(text := celery.redis.lindex(key, 0), str):
+        if change := _read(Change, text):
+            yield change
+        if not celery.redis.lrem(key, 1, text) and celery.redis.lindex(key, 0) == text:
+            celery.redis.lpop(key)  # bytes that are no text
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -134,8 +120,10 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _read[T](kind: Callable[..., T], text: str | bytes | None) -> T | None:
     """Make what was stored of its text; None if there is none, or somebody else's."""
     try:
-        return kind(**json.loads(text)) if text else None
-    except (TypeError, ValueError, RecursionError):
+        made = json.loads(text or "null")
+        datetime.fromisoformat(made.get("at") or made["fetched_at"])
+        return kind(**made)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         return None
 
 
