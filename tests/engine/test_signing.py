@@ -167,6 +167,11 @@ def test_a_command_of_somebody_else_is_not_heard(
     wait_until(lambda: signing.refused_messages() >= before + 2, "both to be dropped")
     assert signing.status() and "dropped" in cluster.output
 
+    later = {**SETTINGS, "REDIS_URL": server.url, "CELERY_WORKERS": ["later"]}
+    with workers_of(later, 2) as started_since:
+        queue.publish(heard["channel"], heard["data"])
+        started_since.wait_for("dropped")
+
 
 def test_keys_are_rotated_without_losing_what_waits(
     start: StartCluster, own_redis: EmbeddedRedis
