@@ -120,6 +120,17 @@ def flask_celery(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "flask", "celery", *arguments]
 
 
+@contextmanager
+def workers_of(settings: Mapping[str, Any], number: int) -> Iterator[Running]:
+    """Run the workers of `settings`, without a scheduler; begin when so many take tasks."""
+    running = Running(flask_celery("cluster", "--no-scheduler"), settings)
+    try:
+        ready(settings, number)
+        yield running
+    finally:
+        running.end()
+
+
 def run(
     settings: Mapping[str, Any], *arguments: str, cwd: Path = SAMPLE
 ) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,9 @@ import itertools
 import json
 import os
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ DEFAULT_SLUG = "my_app"
 CHOICES = pre_gen_project.CHOICES
 
 Answers = Mapping[str, str]
+
+_reserved: list[socket.socket] = []
 
 
 @dataclass
@@ -90,6 +94,24 @@ def files(project: Path) -> dict[str, bytes]:
         for path in sorted(project.rglob("*"))
         if path.is_file()
     }
+
+
+def free_port() -> int:
+    """Return a port of this machine where nobody listens, and which nobody else is given.
+
+    The system hands a port out again as soon as its socket is closed: to a test that runs beside
+    this one, or to a connection while a server restarts. On Linux a socket stays bound to it, and
+    whoever asks for this very port (with ``SO_REUSEADDR``, as servers do) may listen there still.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port = int(holder.getsockname()[1])
+    if sys.platform == "linux":
+        _reserved.append(holder)  # until this process ends
+    else:
+        holder.close()
+    return port
 
 
 def env_values(project: Path) -> dict[str, str]:

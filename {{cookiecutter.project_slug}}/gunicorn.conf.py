@@ -1,24 +1,30 @@
 """Settings of the web server: https://docs.gunicorn.org/en/stable/settings.html
 
-One process with a few threads serves a small server well: requests are short, because long work
-goes to the workers. WEB_CONCURRENCY=2 on a server with more than 1 GB.
+One process serves a small server well: requests are short, because long work goes to the workers.
+WEB_CONCURRENCY=2 on a server with more than 1 GB.
 """
 
+import contextlib
 import os
 import socket
 import threading
 import time
 
+from gunicorn.workers.gthread import ThreadWorker
+
 # Unix sockets or addresses from the environment; systemd's socket wins over them.
 bind = os.environ.get("BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}").split(",")
-worker_class = "gthread"
 {% if cookiecutter.use_heroku == "yes" %}
 if os.environ.get("WEB_CONCURRENCY_SET_BY") == "heroku/python":
     # The buildpack guessed a number from the dyno's memory; Redis has connections for one process.
     del os.environ["WEB_CONCURRENCY"]
 {% endif %}
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
-threads = int(os.environ.get("WEB_THREADS", "4"))
+# A thread is started when all others are busy. Most are there for clients that are slow to send;
+# behind nginx, which waits for whole requests, a few will do.
+threads = int(os.environ.get("WEB_THREADS", "64"))
+# Seconds until a client must have sent its whole request, and until it must have its whole answer.
+request_timeout, answer_timeout = 10, 30
 
 # The application is loaded once and forked, so that its memory is shared.
 preload_app = True
@@ -46,6 +52,55 @@ forwarded_allow_ips = ""
 
 # The control socket would want a writable home directory.
 control_socket_disable = True
+
+
+class Worker(ThreadWorker):
+    """gunicorn's threads, but no client holds one, or the loop that accepts clients, for long."""
+
+    def init_process(self):
+        self.began = {}
+        threading.Thread(target=self.end_slow_requests, daemon=True).start()
+        super().init_process()
+
+    def handle(self, conn):
+        """Serve one request of a connection, in a thread. Returns whether it stays open."""
+        self.began[conn] = time.monotonic()
+        try:
+            stays = super().handle(conn)
+            if not stays:
+                _let_go(conn.sock)
+            return stays
+        finally:
+            del self.began[conn]
+
+    def end_slow_requests(self):
+        """Read no more from a client whose time is over, and later send it no more either."""
+        while True:
+            for conn, began in self.began.copy().items():
+                age = time.monotonic() - began
+                with contextlib.suppress(OSError):
+                    if age > answer_timeout:
+                        conn.sock.shutdown(socket.SHUT_RDWR)
+                    elif age > request_timeout:
+                        conn.sock.shutdown(socket.SHUT_RD)
+            time.sleep(1)
+
+
+worker_class = Worker
+
+
+def _let_go(client):
+    """Wait until a client has closed its side; gunicorn does it in the loop, where all others wait.
+
+    Closed at once, it would not get the end of its answer if something that it sent is unread.
+    """
+    with contextlib.suppress(OSError):
+        client.shutdown(socket.SHUT_WR)
+        client.settimeout(2)
+        while client.recv(65536):
+            pass
+    with contextlib.suppress(OSError):
+        client.shutdown(socket.SHUT_RD)
 
 
 def post_worker_init(worker):

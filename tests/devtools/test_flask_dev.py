@@ -3,7 +3,6 @@
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import support
 from devtools.dev.redis_server import running_url
 from redis import Redis
 from sample_project import environment
@@ -79,8 +79,7 @@ class Dev:
 @pytest.fixture(params=["", "fake"], ids=["valkey", "as on Windows"])
 def dev(project: Path, request: pytest.FixtureRequest) -> Iterator[Dev]:
     """`flask dev`, running: once with the real server, once with what stands in on Windows."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = support.free_port()
     running = Dev(project, port, environment(DEV_REDIS=request.param))
     try:
         running.wait_for("dev ", "Ready")
@@ -153,8 +152,7 @@ def test_a_killed_worker_comes_back_without_an_edit(dev: Dev, project: Path) -> 
 
 
 def test_a_second_one_in_the_same_project_is_refused(dev: Dev, project: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = support.free_port()
     second = Dev(project, port, environment())
     assert second.wait() == 1
     assert str(dev.process.pid) in second.lines[-1]

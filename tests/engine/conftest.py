@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from devtools.dev.redis_server import EmbeddedRedis
-from engine_support import Running, StartCluster, flask_celery, ready
+from engine_support import Running, StartCluster, flask_celery, ready, workers_of
 from flask_background import FlaskCelery
 from sample_app import celery, create_app, mailbox
 
@@ -31,12 +31,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
 @pytest.fixture(scope="session")
 def workers(settings: dict[str, Any]) -> Iterator[Running]:
     """The workers that most tests share: `main` with two places, and `mail`."""
-    running = Running(flask_celery("cluster", "--no-scheduler"), settings)
-    try:
-        ready(settings, 3)
+    with workers_of(settings, 3) as running:
         yield running
-    finally:
-        running.end()
 
 
 @pytest.fixture

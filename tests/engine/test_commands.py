@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -78,6 +79,39 @@ def test_the_scheduler_of_celery_runs_by_itself(
     beat.signal(signal.SIGTERM)
     assert beat.wait() == 0
     assert {path.name for path in tmp_path.iterdir()} == {"redis", "redis.json"}  # no pid file
+
+
+STOPPED_WHILE_IT_SENDS = """
+import os, signal
+from celery.beat import BeatLazyFunc
+from sample_app import celery, create_app
+
+def stop_here():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        %s
+
+due = {"task": "sample_app.tick", "schedule": 3600, "args": [BeatLazyFunc(stop_here)]}
+celery.conf.beat_schedule = {"hourly": due}
+"""
+
+
+@pytest.mark.parametrize(("then", "sent"), [("pass", 1), ("raise OSError('while cleaning up')", 0)])
+def test_the_scheduler_hears_of_its_end_while_it_sends_and_loses_no_tick(
+    start: StartCluster, own_redis: EmbeddedRedis, tmp_path: Path, then: str, sent: int
+) -> None:
+    program = tmp_path / "stopped.py"
+    program.write_text(STOPPED_WHILE_IT_SENDS % then)
+    settings = {"REDIS_URL": own_redis.url}
+
+    beat = start(settings, "beat", environ={"FLASK_APP": str(program)}, cwd=tmp_path)
+
+    assert beat.wait() == 0
+    with create_app(settings).app_context():
+        assert celery.queue_lengths()["default"] == sent
+        (hourly,) = celery.redis.hvals(celery.keys.scheduler_runs)
+    assert json.loads(hourly)[1] == sent, "What was not sent is due still."
 
 
 @pytest.mark.usefixtures("workers")

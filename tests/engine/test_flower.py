@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.error
 import urllib.request
 
+import support
 from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, wait_until
 
@@ -13,8 +13,7 @@ from engine_support import StartCluster, wait_until
 def test_flower_shows_the_workers_where_the_settings_say(
     start: StartCluster, own_redis: EmbeddedRedis
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = support.free_port()
     settings = {
         "REDIS_URL": own_redis.url,
         "CELERY_WORKERS": ["mail"],

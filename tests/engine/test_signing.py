@@ -12,7 +12,7 @@ import redis
 import sample_app
 from celery import Celery, chain, chord
 from devtools.dev.redis_server import EmbeddedRedis
-from engine_support import Running, StartCluster, flask_celery, ready, run, wait_until
+from engine_support import Running, StartCluster, run, wait_until, workers_of
 from flask_background import BackgroundError, FlaskCelery
 from sample_app import celery, create_app
 
@@ -29,13 +29,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture(scope="module")
 def cluster(server: EmbeddedRedis) -> Iterator[Running]:
-    settings = {**SETTINGS, "REDIS_URL": server.url}
-    running = Running(flask_celery("cluster", "--no-scheduler"), settings)
-    try:
-        ready(settings, 1)
+    with workers_of({**SETTINGS, "REDIS_URL": server.url}, 1) as running:
         yield running
-    finally:
-        running.end()
 
 
 @pytest.fixture
@@ -173,6 +168,11 @@ def test_a_command_of_somebody_else_is_not_heard(
 
     wait_until(lambda: signing.refused_messages() >= before + 2, "both to be dropped")
     assert signing.status() and "dropped" in cluster.output
+
+    later = {**SETTINGS, "REDIS_URL": server.url, "CELERY_WORKERS": ["later"]}
+    with workers_of(later, 2) as started_since:
+        queue.publish(heard["channel"], heard["data"])
+        started_since.wait_for("dropped")
 
 
 def test_keys_are_rotated_without_losing_what_waits(

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import support
+
 HERE = Path(__file__).parent
 HOST = "127.0.0.1"
 #: Seconds for a process to begin to answer.
@@ -89,12 +91,6 @@ def children(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             found += map(int, task.read_text().split())
     return found
-
-
-def free_port() -> int:
-    """Return a port where nothing listens."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_until(look: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -195,7 +191,7 @@ class Stack:
     def running(self, clusters: int = 1, cable: bool = False) -> Iterator[Stack]:
         """Start all of it, with so many clusters of workers; stop it at the end."""
         self.folder.mkdir(parents=True)
-        self._ports = {"redis": free_port(), "web": free_port()}
+        self._ports = {"redis": support.free_port(), "web": support.free_port()}
         data = self.folder / "data"
         data.mkdir()
         if self.small_disk:

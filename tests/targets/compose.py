@@ -6,7 +6,6 @@ import functools
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -59,13 +58,6 @@ def unique_slug() -> str:
     return f"t{secrets.token_hex(4)}"
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_until(is_true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
     """Look again and again until ``is_true``; fail with ``what`` after ``seconds``."""
     end = time.monotonic() + seconds
@@ -95,7 +87,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         """Choose ports, and write them and the test's settings behind those in .env."""
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port = support.free_port(), support.free_port()
         settings = {"PORT": str(self.port)}
         if self.file == PRODUCTION:
             settings = {

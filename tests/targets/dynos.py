@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -49,7 +48,7 @@ class KeyValueStore:
             pytest.skip("redis-server is not on this machine (on Debian: apt install redis-server)")
         make_certificate(folder, "redis")
         self._folder = folder
-        self.port = free_port()
+        self.port = support.free_port()
         self.url = f"rediss://:secret@localhost:{self.port}"
         self._process = subprocess.Popen(
             [
@@ -229,13 +228,6 @@ class Heroku:
         """Stop all dynos."""
         for dyno in self.dynos:
             dyno.stop()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def wait_until(look: Callable[[], bool], seconds: float, what: str) -> None:

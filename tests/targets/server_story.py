@@ -78,6 +78,14 @@ def test_the_first_release_passed_the_smoke_suite_over_https(server: Server) -> 
     assert server.get("/healthz", scheme="http").status == 308
 
 
+def test_the_application_itself_answers_to_no_other_name(server: Server) -> None:
+    """Whatever nginx lets through one day. Checks of the server's own are asked as localhost."""
+    ask = f"curl -s -o /dev/null -w '%{{http_code}} ' --unix-socket /run/{SLUG}/web.sock"
+    names = (server.host, "localhost", "evil.example", f"{server.host}.evil.example")
+    said = [server.shell(f"{ask} http://localhost/healthz -H 'Host: {name}'") for name in names]
+    assert [status.strip() for status in said] == ["200", "200", "400", "400"]
+
+
 def test_a_second_setup_changes_nothing(server: Server, report: support.Report) -> None:
     began = time.monotonic()
     server.setup()

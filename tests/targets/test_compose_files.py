@@ -121,6 +121,19 @@ def test_only_nginx_can_be_reached(stack: Stack) -> None:
         assert stack.compose("exec", "-T", service, "id", "-u").strip() != "0", service
 
 
+def test_the_application_itself_answers_to_no_other_name(stack: Stack) -> None:
+    """The domain, the name of the container, and what its own health check uses."""
+    ask = """
+import http.client, sys
+for name in sys.argv[1:]:
+    connection = http.client.HTTPConnection("127.0.0.1", 8000)
+    connection.request("GET", "/healthz", headers={"Host": name})
+    print(connection.getresponse().status)
+"""
+    names = ("localhost", "web:8000", "127.0.0.1:8000", "evil.example")
+    assert stack.python("web", ask, *names).split() == ["200", "200", "200", "400"]
+
+
 def test_the_containers_cannot_be_written_to(stack: Stack) -> None:
     """The root file systems are read-only, and there is no capability."""
     for service in ("nginx", "web", "worker", "redis"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import support
 from devtools.dev.redis_server import EmbeddedRedis
-from targets.stack import PATIENCE, Stack, free_port, processes_in, running
+from targets.stack import PATIENCE, Stack, processes_in, running
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def demo(
 ) -> Iterator[Stack]:
     """``bin/demo``, running."""
     folder = tmp_path_factory.mktemp("demo")
-    port = free_port()
+    port = support.free_port()
     variables = {"SLACK_WEBHOOK_URL": slack[0], "MANIFEST_INTERVAL": "2"}
     command = [str(support.ROOT / "bin" / "demo"), "--dir", str(folder), "--port", str(port)]
     with running(command, support.ROOT, folder, port, variables) as stack:
@@ -114,9 +114,37 @@ def test_whoever_has_no_flower_is_told_how_to_get_it(generated: Path) -> None:
     assert ended.returncode == 1
 
 
+def test_a_name_server_that_never_answers_does_not_hold_a_fetch(
+    generated: Path, tmp_path: Path
+) -> None:
+    """In a network of its own, whose name server is a socket that nobody reads."""
+    settings = tmp_path / "resolv.conf"
+    settings.write_text("nameserver 127.0.0.1\noptions timeout:30\n")
+    program = """
+import socket, sys
+from my_app.manifest.fetch import Unreachable, fetch
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 53))
+try:
+    fetch("http://manifest.example/", deadline=1)
+except Unreachable as error:
+    sys.exit(str(error))
+"""
+    own = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+    steps = f'mount --bind {settings} /etc/resolv.conf && ip link set lo up && exec "$@"'
+    if support.run(*own, "sh", "-c", steps, "sh", "true", cwd=tmp_path).returncode:
+        pytest.skip("this system lets nobody make a network of his own (unshare --user --net)")
+
+    python = generated / ".venv" / "bin" / "python"
+    done = support.run(*own, "sh", "-c", steps, "sh", python, "-c", program, cwd=generated)
+
+    # The system itself would say after 60 s that name resolution failed.
+    assert "cannot be reached: TimeoutError." in done.stderr
+
+
 def test_redis_goes_away_and_comes_back(generated: Path, tmp_path: Path) -> None:
     """Without Redis each request has a clear answer; with it, all goes on by itself."""
-    port = free_port()
+    port = support.free_port()
     redis = EmbeddedRedis(tmp_path / "redis")
     redis.start()
     variables = {"REDIS_URL": redis.url, "MANIFEST_INTERVAL": "2"}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import pytest
 import support
-from targets.dynos import PLAN, Dyno, Heroku, KeyValueStore, free_port, wait_until
+from targets.dynos import PLAN, Dyno, Heroku, KeyValueStore, wait_until
 from targets.router import Router
 
 pytestmark = pytest.mark.xdist_group("heroku")
@@ -93,7 +95,7 @@ def site(
     project = render({"use_heroku": "yes"})
     folder = tmp_path_factory.mktemp("heroku")
     store = KeyValueStore(folder)
-    heroku = Heroku(project, folder, store, free_port())
+    heroku = Heroku(project, folder, store, support.free_port())
     heroku.config["RATELIMIT_ENQUEUE"] = "100000 per minute"
     heroku.config |= {"PUBLIC_DEMO": "yes", "PUBLIC_DASHBOARD": "yes"}
     try:
@@ -151,6 +153,63 @@ def test_few_connections_are_open_at_rest_and_under_load(
     assert sum(one.get(503, 0) for one in found) <= requests / 50
     assert refused == 0
     assert max(counts) < PLAN
+
+
+@pytest.mark.parametrize("kind", ["slow to send and to read", "slow to leave"])
+def test_clients_that_take_their_time_hold_up_nobody(
+    site: Site, report: support.Report, kind: str
+) -> None:
+    """Fifty of them at the web dyno itself: the others are served, and they are let go."""
+    host = b"Host: localhost\r\nX-Forwarded-Proto: https\r\n"
+    post = b"POST /api/v1/start-task HTTP/1.1\r\nContent-Type: application/json\r\n" + host
+    parts = {
+        "slow to send and to read": [
+            b"GET /healthz HTTP/1.1\r\n" + host,
+            post + b'Content-Length: 1000\r\n\r\n{"duration',
+            post + b"Transfer-Encoding: chunked\r\n\r\nff\r\n{",
+            b"GET /healthz HTTP/1.1\r\n" + host + b"X-Drip: ",
+            (b"GET /static/style.css HTTP/1.1\r\n" + host + b"\r\n") * 30,
+        ],
+        # They keep their side open after the answer.
+        "slow to leave": [b"GET /healthz HTTP/1.0\r\n" + host + b"\r\n"],
+    }[kind]
+    with contextlib.ExitStack() as stack:
+        clients = {}
+        for part in parts * (50 // len(parts)):
+            one = stack.enter_context(socket.socket())
+            # Little fits between the two, as in a real network.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            one.connect(("127.0.0.1", site.heroku.port))
+            one.sendall(part)
+            clients[one] = part
+        began = time.monotonic()
+        answers = [site.request("GET", "/healthz")[0] for _ in range(5)]
+        longest = time.monotonic() - began
+        if kind != "slow to leave":
+            assert len(held(site, clients)) == 50, "The others had to wait until these had gone."
+
+        def all_let_go() -> bool:
+            for one, part in clients.items():
+                if part.endswith(b"X-Drip: "):
+                    with contextlib.suppress(OSError):
+                        one.send(b"x")
+            return not held(site, clients)
+
+        wait_until(all_let_go, 90, "A client holds its thread.")
+    assert answers == [200] * 5
+    assert site.ready()
+    report.add("heroku", f"50 clients {kind}: five others answered in {longest:.2f} s in all")
+
+
+def held(site: Site, clients: Iterable[socket.socket]) -> list[socket.socket]:
+    """Return the clients whose connection the web dyno has not ended, as the system knows it."""
+    established = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        own, client, state = (field.rpartition(":")[2] for field in line.split()[1:4])
+        if (int(own, 16), state) == (site.heroku.port, "01"):
+            established.add(int(client, 16))
+    return [one for one in clients if one.getsockname()[1] in established]
 
 
 def test_dynos_have_room_in_their_memory(site: Site, report: support.Report) -> None:

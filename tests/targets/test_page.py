@@ -24,7 +24,7 @@ import support
 from devtools.dev.redis_server import EmbeddedRedis
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from targets.browser import Process, Visitor, axe_source, axe_violations, launch
-from targets.stack import PATIENCE, free_port
+from targets.stack import PATIENCE
 
 TOKEN = "a-token-that-only-the-tests-of-the-page-know"
 IMAGES = support.ROOT / "docs" / "images"
@@ -72,7 +72,7 @@ def site(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("page")
     redis = EmbeddedRedis(folder / "redis")
     redis.start()
-    ports = {"development": free_port(), "production": free_port()}
+    ports = {name: support.free_port() for name in ("development", "production")}
     shared = {
         "REDIS_URL": redis.url,
         "SECRET_KEY": "a-key-that-only-the-tests-of-the-page-know",

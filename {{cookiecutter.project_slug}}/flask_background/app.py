@@ -8,7 +8,7 @@ from flask import Flask
 from redis.exceptions import RedisError
 
 from .base.errors import BrokerUnavailable
-from .base.records import TaskInfo
+from .base.records import TaskInfo, readable, whole
 from .cluster.local import LocalCluster
 from .commands.celery import celery_group, path_given_to_flask
 from .core import SUBMITTED, Core
@@ -156,7 +156,7 @@ class FlaskCelery(Core):
 
     def refused_messages(self) -> int:
         """How many messages and commands had no valid signature. Raises ``RedisError``."""
-        return int(self.redis.hget(self.keys.counters, "refused") or 0)
+        return readable(whole, self.redis.hget(self.keys.counters, "refused")) or 0
 
     def run_again(self, task_id: str) -> Future | None:
         """Send a task that failed lately, or was given up, once more; None if it is not known.

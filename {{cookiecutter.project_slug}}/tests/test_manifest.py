@@ -324,7 +324,7 @@ def test_while_slack_is_ill_the_change_waits_and_the_manifest_is_not_fetched_aga
 
     assert len(host.requests) == fetched
     assert len(slack.requests) > 2
-    assert store.next_untold() is None
+    assert next(store.untold(), None) is None
 
 
 def test_slack_that_is_ill_for_long_is_told_of_the_latest_changes(
@@ -333,12 +333,12 @@ def test_slack_that_is_ill_for_long_is_told_of_the_latest_changes(
     for version in range(store.HISTORY + 5):
         host.answer = send(manifest(str(version)))
         check()
-    oldest = store.next_untold()
+    oldest = next(store.untold(), None)
     tell()
 
     assert oldest and oldest.new == "5"
     assert len(slack.requests) == store.HISTORY
-    assert store.next_untold() is None
+    assert next(store.untold(), None) is None
 
 
 def test_a_hostile_manifest_takes_little_of_redis_the_page_and_the_log(
@@ -354,6 +354,25 @@ def test_a_hostile_manifest_takes_little_of_redis_the_page_and_the_log(
     assert len(caplog.text) < 100_000
     keys = celery.redis.scan_iter(celery.key("manifest*"))
     assert sum(celery.redis.memory_usage(key) or 0 for key in keys) < 2 * fetch.MAX_BYTES
+
+
+@pytest.mark.parametrize("garbage", ["", "null", "[]", "{", '{"at": 1}', '{"a": ' + "[" * 5000])
+def test_what_somebody_else_wrote_is_replaced(
+    watching: Flask, host: Host, slack: Host, garbage: str
+) -> None:
+    celery.redis.set(celery.key("manifest"), garbage)
+    for name in ("manifest:history", "manifest:untold"):
+        celery.redis.lpush(celery.key(name), garbage)
+    client = watching.test_client()
+    assert client.get("/").status_code == 200
+    assert client.get("/api/v1/manifest").status_code == 404
+
+    host.answer = send(manifest("1.0"))
+    assert check()["changed"]
+    tell()
+
+    assert client.get("/api/v1/manifest").status_code == 200
+    assert len(slack.requests) == 1
 
 
 def test_two_checks_never_run_at_once(watching: Flask, host: Host) -> None:

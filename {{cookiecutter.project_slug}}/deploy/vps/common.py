@@ -1,6 +1,7 @@
 """What the steps of the set-up share: names, settings, and files from this folder."""
 
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def receive_files_in_private() -> None:
 def exists(path: str) -> bool:
     """Tell whether there is a file of that name on the server."""
     return bool(host.get_fact(File, path))
+
+
+def running_release() -> str:
+    """Return the name of the release that was switched to; nothing if there is none yet."""
+    return output(f"basename $(readlink /opt/{NAME}/current)").strip()
+
+
+def start_again(release: str) -> str:
+    """Return the command that starts a release again, without a request lost."""
+    return f"/opt/{NAME}/current/deploy/vps/activate {shlex.quote(release)}"
 
 
 def in_container() -> bool:

@@ -1,7 +1,5 @@
 """The web process and the workers, under systemd or under supervisord. A release starts them."""
 
-import shlex
-
 from pyinfra.api.operation import OperationMeta
 from pyinfra.operations import server, systemd
 
@@ -12,7 +10,8 @@ from deploy.vps.common import (
     file,
     folder,
     no_file,
-    output,
+    running_release,
+    start_again,
     supervised,
     text_of,
 )
@@ -33,12 +32,9 @@ def install() -> None:
     systemd.daemon_reload(
         name="systemd reads its units", _if=lambda: any(change.did_change() for change in changes)
     )
-    release = output(f"basename $(readlink /opt/{NAME}/current)").strip()
+    release = running_release()
     if changes_manager and release:
-        server.shell(
-            name="The release starts again",
-            commands=[f"/opt/{NAME}/current/deploy/vps/activate {shlex.quote(release)}"],
-        )
+        server.shell(name="The release starts again", commands=[start_again(release)])
 
 
 def _enter_systemd() -> list[OperationMeta]:

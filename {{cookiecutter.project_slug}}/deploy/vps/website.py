@@ -1,5 +1,6 @@
 """nginx in front of the application, and its certificate."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from deploy.vps.common import (
     file,
     folder,
     output,
+    running_release,
     settings,
+    start_again,
     text_of,
 )
 
@@ -93,10 +96,12 @@ def _site(scheme: str) -> str:
 
 
 def _put_site(scheme: str, pieces: list[OperationMeta]) -> None:
+    site = _site(scheme)
     file(f"/etc/{NAME}/url", f"{scheme}://{settings['domain']}\n")
+    hosts = file(f"/etc/{NAME}/hosts", f"TRUSTED_HOSTS={','.join(_names(site))}\n")
     changes = [
         *pieces,
-        file(_SITE, _site(scheme)),
+        file(_SITE, site),
         files.link(
             name="The site is enabled", path=f"/etc/nginx/sites-enabled/{NAME}.conf", target=_SITE
         ),
@@ -107,3 +112,15 @@ def _put_site(scheme: str, pieces: list[OperationMeta]) -> None:
         _if=lambda: any(change.did_change() for change in changes),
     )
     systemd.service(name="nginx runs", service="nginx", running=True, enabled=True)
+    if release := running_release():
+        server.shell(
+            name="The application answers to its names",
+            commands=[start_again(release)],
+            _if=hosts.did_change,
+        )
+
+
+def _names(site: str) -> list[str]:
+    """Return the names under which nginx' file hands requests on."""
+    names = " ".join(re.findall(r"^ *server_name (.+);", site, re.MULTILINE)).split()
+    return sorted({name for name in names if not name.endswith(".invalid")})

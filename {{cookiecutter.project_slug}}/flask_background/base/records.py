@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -33,9 +33,26 @@ def pending(task_id: str, name: str) -> str:
     return json.dumps(record)
 
 
-def read(text: str | bytes) -> Any:
+def readable[T](make: Callable[..., T], *arguments: Any) -> T | None:
+    """Return what ``make`` makes of something that Redis holds; None if it is nothing of ours.
+
+    Whoever can write to Redis may have put it there, and it must hide nothing but itself.
+    """
+    try:
+        return make(*arguments)
+    except (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError):
+        return None
+
+
+def whole(value: Any) -> int:
+    """Read a count; no larger than what all who get it can hold. Raises ``ValueError`` and such."""
+    return min(int(value), 2**53)
+
+
+def read(text: str | bytes) -> dict[str, Any] | None:
     """Read a record, with the dates, decimals, UUIDs and bytes that it was written from."""
-    return json.loads(text, object_hook=_real_value)
+    found = readable(lambda: json.loads(text, object_hook=_real_value))
+    return found if isinstance(found, dict) and isinstance(found.get("status"), str) else None
 
 
 def _real_value(read: dict[str, Any]) -> Any:
@@ -100,6 +117,7 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
     state, result = str(meta.get("status", states.PENDING)), meta.get("result")
     error = exception_from_meta(meta) if state in states.EXCEPTION_STATES else None
     started, done = meta.get("started_at"), meta.get("date_done")
+    traceback, worker, queue = (meta.get(name) for name in ("traceback", "worker", "queue"))
     return TaskInfo(
         id=task_id,
         state=state,
@@ -110,12 +128,16 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
         progress=result if state == "PROGRESS" and isinstance(result, Mapping) else None,
         error=error_text(error) if error else None,
         error_type=getattr(error, "type_name", type(error).__name__) if error else None,
-        traceback=meta.get("traceback"),
-        worker=meta.get("worker"),
-        queue=meta.get("queue"),
-        started_at=datetime.fromtimestamp(started, UTC) if started else None,
-        date_done=datetime.fromisoformat(done) if done else None,
+        traceback=traceback if isinstance(traceback, str) else None,
+        worker=worker if isinstance(worker, str) else None,
+        queue=queue if isinstance(queue, str) else None,
+        started_at=readable(datetime.fromtimestamp, started, UTC),
+        date_done=readable(_in_utc, done),
     )
+
+
+def _in_utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def exception_from_meta(meta: Mapping[str, Any]) -> Exception:

@@ -77,6 +77,8 @@ def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) ->
     """
     settings: dict[str, Any] = {
         "decode_responses": True,
+        # What is no text was not written by us; it must not keep the rest from being read.
+        "encoding_errors": "replace",
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "health_check_interval": 25,

@@ -40,6 +40,7 @@ class Seal:
         self._command = Signer(keys, salt="flask_background.command", **options)
         self._record = Signer(keys, salt="flask_background.record", **options)
         self._seen: deque[tuple[float, str]] = deque()
+        self._since = time.time()
 
     def sign(self, message: dict[str, Any]) -> None:
         """Sign a task's message."""
@@ -52,12 +53,16 @@ class Seal:
 
     def sign_command(self, message: dict[str, Any]) -> None:
         """Sign a command to the workers, which holds for a minute."""
-        stamped = f"{time.time():.3f} {_content(message).decode()}"
+        stamped = f"{time.time():.6f} {_content(message).decode()}"
         signature = self._command.get_signature(stamped).decode()
         message["properties"][_PROPERTY] = f"{stamped.partition(' ')[0]} {signature}"
 
     def is_fresh_command(self, message: Mapping[str, Any]) -> bool:
-        """Tell whether a command is signed, of the last minute, and was not seen here before."""
+        """Tell whether a command is signed, of the last minute, and was not seen here before.
+
+        One that was sent before this process began was for the one before it, which has seen it:
+        ``shutdown``, repeated for a minute, would end each that is started again.
+        """
         at, _, signature = str(message["properties"].get(_PROPERTY, "")).partition(" ")
         content = f"{at} {_content(message).decode()}"
         if not self._command.verify_signature(content, signature.encode()):
@@ -65,7 +70,8 @@ class Seal:
         now = time.time()
         while self._seen and self._seen[0][0] < now - 2 * _COMMAND_LIFE:
             self._seen.popleft()
-        if abs(now - float(at)) > _COMMAND_LIFE or any(one == signature for _, one in self._seen):
+        fresh = max(now - _COMMAND_LIFE, self._since) <= float(at) <= now + _COMMAND_LIFE
+        if not fresh or any(one == signature for _, one in self._seen):
             return False
         self._seen.append((now, signature))
         return True

@@ -17,6 +17,7 @@ from celery import Task, signals, states
 from redis.exceptions import RedisError
 
 from ..base import scripts
+from ..base.records import readable, whole
 from ..core import SUBMITTED, Core
 
 logger = logging.getLogger(__name__)
@@ -63,14 +64,14 @@ def statistics(core: Core) -> list[TaskStatistics]:
         kind, _, rest_of_key = key.partition("|")
         if not rest_of_key:
             continue  # the count of refused messages
-        name, *rest = rest_of_key.split("|")
+        name, _, rest = rest_of_key.partition("|")
         one = found.setdefault(name, TaskStatistics(name))
         if kind == "ended":
-            one.ended[rest[0]] = int(value)
-        elif kind == "bucket":
-            one.durations[float(rest[0].lstrip("+"))] = int(value)
+            one.ended[rest] = readable(whole, value) or 0
+        elif kind == "bucket" and (bound := readable(float, rest.lstrip("+"))) in one.durations:
+            one.durations[bound] = readable(whole, value) or 0
         elif kind == "seconds":
-            one.seconds = float(value)
+            one.seconds = readable(float, value) or 0.0
     return list(found.values())
 
 

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from ..base import scripts
 from ..base.errors import BackgroundError, GivenUp, UnknownTask
 from ..base.keys import ISSUED_TTL, Keys
-from ..base.records import LONGEST_NAME, error_text, pending
+from ..base.records import LONGEST_NAME, error_text, pending, readable
 from ..core import Core
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,8 @@ class FailedTask:
     def from_json(cls, text: str | bytes) -> Self:
         """Read what :meth:`to_json` wrote, of this version or another."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in loads(text).items() if name in known})
+        read = {name: value for name, value in dict(loads(text)).items() if name in known}
+        return cls(**read | {"at": float(read["at"])})
 
     def to_json(self) -> str:
         """Write it for Redis. Raises ``EncodeError``."""
@@ -67,7 +68,7 @@ class FailedTask:
     @property
     def date(self) -> datetime:
         """When it failed or was given up."""
-        return datetime.fromtimestamp(self.at, UTC)
+        return readable(datetime.fromtimestamp, self.at, UTC) or datetime.fromtimestamp(0, UTC)
 
     @property
     def can_run_again(self) -> bool:
@@ -150,13 +151,14 @@ def latest(core: Core, kind: str, most: int | None = None) -> list[FailedTask]:
     order = order_of(core.keys, kind)
     ids: Any = core.redis.zrevrangebyscore(order, "+inf", oldest, start=0, num=most or -1)
     texts: Any = core.redis.hmget(core.keys.failed, ids) if ids else []
-    return [FailedTask.from_json(text) for text in texts if text]
+    found = (readable(FailedTask.from_json, text) for text in texts)
+    return [one for one in found if one]
 
 
 def find(core: Core, task_id: str) -> FailedTask | None:
     """Return all of one, or None. Raises ``RedisError``."""
     text = core.redis.hget(core.keys.failed, task_id)
-    return FailedTask.from_json(str(text)) if text else None
+    return readable(FailedTask.from_json, text)
 
 
 def count(core: Core, kind: str) -> int:

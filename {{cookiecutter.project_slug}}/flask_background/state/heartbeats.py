@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..base import scripts
+from ..base.records import readable, whole
 from ..core import Core
 
 #: Seconds of silence after which a worker counts as gone.
@@ -48,15 +49,25 @@ def latest(core: Core) -> list[Heartbeat]:
         pipe.time()
         pipe.hgetall(core.keys.workers)
         (seconds, microseconds), records = pipe.execute()
-    beats = []
-    for name, record in records.items():
-        at, _, text = record.partition(" ")
-        said = json.loads(text)
-        age = max(0.0, seconds + microseconds / 1e6 - float(at))
-        if age < _FORGET_AFTER:
-            queues, tasks = tuple(said.pop("queues")), tuple(said.pop("tasks", ()))
-            beats.append(Heartbeat(name=str(name), age=age, queues=queues, tasks=tasks, **said))
+    now = seconds + microseconds / 1e6
+    found = (readable(_read, str(name), record, now) for name, record in records.items())
+    beats = [beat for beat in found if beat and beat.age < _FORGET_AFTER]
     return sorted(beats, key=lambda beat: beat.name)
+
+
+def _read(name: str, record: str, now: float) -> Heartbeat:
+    at, _, text = record.partition(" ")
+    said = json.loads(text)
+    return Heartbeat(
+        name=name,
+        pid=whole(said["pid"]),
+        queues=tuple(map(str, said["queues"])),
+        age=max(0.0, now - float(at)),
+        active=whole(said["active"]),
+        processed=whole(said["processed"]),
+        concurrency=whole(said.get("concurrency", 1)),
+        tasks=tuple(str(task) for task in said.get("tasks", ()) if task),
+    )
 
 
 def write(core: Core, name: str, said: dict[str, Any], held: Iterable[str] = ()) -> set[str]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from redis.exceptions import RedisError
 
 from ..base.reasons import reason_of
-from ..base.records import TaskInfo, info_from_meta, read
+from ..base.records import TaskInfo, info_from_meta, read, readable
 from ..core import Core
 from . import activity, failed, heartbeats
 from .failed import FAILED, GIVEN_UP, REFUSED, FailedTask
@@ -119,7 +119,7 @@ def take(
     working = {task_id for worker in workers if worker.alive for task_id in worker.tasks}
     tasks = [
         TaskView(info, _moment(sent.get(info.id)))
-        for info in _read_tasks(core, [*sent, *(working - sent.keys())])
+        for info in _read_tasks(core, [*filter(None, sent), *(working - sent.keys())])
     ]
     at_work = [task for task in tasks if task.info.running]
     waits = [task for task in reversed(tasks) if not (task.info.done or task.info.running)]
@@ -143,8 +143,8 @@ def _read_tasks(core: Core, task_ids: list[str]) -> Iterable[TaskInfo]:
     keys = [core.backend.get_key_for_task(task_id) for task_id in task_ids]
     texts = core.redis.mget(keys) if keys else []
     for task_id, text in zip(task_ids, texts, strict=True):
-        if text:
-            yield info_from_meta(task_id, read(text))
+        if text and (meta := read(text)):
+            yield info_from_meta(task_id, meta)
 
 
 def _check(task: TaskView, workers: list[Heartbeat]) -> TaskView:
@@ -174,4 +174,4 @@ def _newest(tasks: Iterable[TaskView], most: int) -> list[TaskView]:
 
 
 def _moment(timestamp: float | None) -> datetime | None:
-    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+    return readable(datetime.fromtimestamp, timestamp, UTC)

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.schedules import BaseSchedule, maybe_schedule, schedule
 
+from ..base.records import readable
 from ..core import Core
 
 
@@ -28,7 +29,7 @@ def schedule_status(core: Core) -> list[ScheduleStatus]:
     found = []
     for name, options in sorted(core.conf.beat_schedule.items()):
         when: Any = maybe_schedule(options["schedule"], options.get("relative", False), app=core)
-        last, count = read_run(runs[name]) if name in runs else (None, 0)
+        last, count = read_run(runs.get(name)) or (None, 0)
         now = when.now()
         left = when.remaining_estimate(last or now)
         found.append(
@@ -44,10 +45,18 @@ def schedule_status(core: Core) -> list[ScheduleStatus]:
     return found
 
 
-def read_run(record: str | bytes) -> tuple[datetime, int]:
+def read_run(record: str | None) -> tuple[datetime, int] | None:
     """Read what the scheduler noted of an entry: its last run, and how many there were."""
+    return readable(_read_run, record)
+
+
+def _read_run(record: str) -> tuple[datetime, int]:
     last_run_at, count = json.loads(record)
-    return datetime.fromisoformat(last_run_at), count
+    # As it was written, and no moment from which there is no way to the next one.
+    moment = datetime.fromisoformat(last_run_at)
+    if moment.tzinfo is None or not datetime.min.year < moment.year < datetime.max.year:
+        raise ValueError(last_run_at)
+    return moment, int(count)
 
 
 def _words(when: BaseSchedule) -> str:

@@ -9,12 +9,15 @@ the holder dies, the lease runs out and another one goes on where it stopped.
 import json
 import os
 import platform
+import signal
+import threading
 import time
 import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
 from celery import beat
+from celery.signals import beat_init
 from celery.utils.log import get_logger
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
@@ -59,6 +62,8 @@ class RedisScheduler(beat.Scheduler):
         self._lease = Lock(self._redis, app.keys.scheduler_lease, LEASE, thread_local=False)
         self._leading = False
         self._complained = False
+        #: Whether a tick is claimed and not sent yet: no moment to stop.
+        self.sending = False
         super().__init__(app, **kwargs)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
@@ -81,11 +86,15 @@ class RedisScheduler(beat.Scheduler):
                 logger.warning("The scheduler waits for Redis: %s", error)
             self._complained = True
             pause = 1.0
+        finally:
+            self.sending = False
         return pause
 
     def reserve(self, entry: Any) -> Any:
         """Claim a tick: from here on no other scheduler sends it."""
         following = super().reserve(entry)
+        _ = self.producer  # connects, for as long as it takes: before the claim, not after it
+        self.sending = True
         self._claim(following)
         return following
 
@@ -130,14 +139,14 @@ class RedisScheduler(beat.Scheduler):
         return self._leading
 
     def _load_runs(self) -> None:
-        runs = self._redis.hgetall(self._keys.scheduler_runs)
+        runs: Any = self._redis.hgetall(self._keys.scheduler_runs)
         gone = set(runs) - set(self.schedule)
         if gone:
             self._redis.hdel(self._keys.scheduler_runs, *gone)
         entries: list[Any] = list(self.schedule.values())
         for entry in entries:
-            if entry.name in runs:
-                entry.last_run_at, entry.total_run_count = read_run(runs[entry.name])
+            if run := read_run(runs.get(entry.name)):
+                entry.last_run_at, entry.total_run_count = run
             else:
                 entry.last_run_at = _before_first_run(entry)
                 self._claim(entry)
@@ -178,3 +187,24 @@ def _before_first_run(entry: Any) -> datetime:
     now: datetime = entry.default_now()
     interval = getattr(entry.schedule, "run_every", None)
     return now - interval if isinstance(interval, timedelta) else now
+
+
+@beat_init.connect
+def _stop_when_asked(sender: Any, **_: Any) -> None:
+    """Have `flask celery beat` note that it is to stop, whatever it does at that moment.
+
+    Celery's own handler frees the lease and raises ``SystemExit`` out of any line: a tick that was
+    claimed is not sent then, and where an error follows from the exit, nobody hears of the exit.
+    """
+    scheduler = sender.scheduler
+    ours = isinstance(scheduler, RedisScheduler)
+    if not ours or threading.current_thread() is not threading.main_thread():
+        return
+
+    def stop(*_: Any) -> None:
+        sender.stop()
+        if not scheduler.sending:
+            raise SystemExit
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)

@@ -8,10 +8,12 @@ import json
 import socket
 import ssl
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import BufferedReader, RawIOBase
 from ipaddress import ip_address
+from threading import Thread
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -118,7 +120,7 @@ def _connect(url: str, ends: float, public: bool) -> Any:
     if port is None or not parts.hostname:
         raise NotAManifest("The manifest's host redirects to what is no address of the web.")
     # Connect to the address that was checked: a second look-up could give another one.
-    address = str(socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)[0][4][0])
+    address = _look_up(parts.hostname, ends)
     if public and not ip_address(address).is_global:
         raise NotAManifest("The manifest's host redirects into a private network.")
     timeout = min(CONNECT_TIMEOUT, _left(ends))
@@ -127,6 +129,20 @@ def _connect(url: str, ends: float, public: bool) -> Any:
         context = ssl.create_default_context()
         connected = context.wrap_socket(connected, server_hostname=parts.hostname)
     return _Bounded(connected, ends)
+
+
+def _look_up(host: str, ends: float) -> str:
+    """Return a host's address. The system's look-up has no deadline: it is left to its thread."""
+    found: Future[Any] = Future()
+
+    def ask() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        except (OSError, ValueError) as error:
+            found.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    return str(found.result(_left(ends)))
 
 
 class _Bounded(RawIOBase):

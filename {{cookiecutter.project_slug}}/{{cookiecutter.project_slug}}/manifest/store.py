@@ -4,6 +4,7 @@ Every function here raises ``RedisError`` when Redis does not answer.
 """
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -53,16 +54,13 @@ def load() -> tuple[Stored | None, Check]:
         pipeline.hgetall(celery.key("manifest:check"))
         text, check = pipeline.execute()
     at = check.get("at")
-    return (
-        Stored(**json.loads(text)) if text else None,
-        Check(datetime.fromisoformat(at) if at else None, check.get("error") or None),
-    )
+    return _read(Stored, text), Check(at and datetime.fromisoformat(at), check.get("error") or None)
 
 
 def history() -> list[Change]:
     """Read the past changes, newest first."""
     texts = celery.redis.lrange(celery.key("manifest:history"), 0, -1)
-    return [Change(**json.loads(text)) for text in texts]
+    return [change for text in texts if (change := _read(Change, text))]
 
 
 def save(fetched: Fetched, url: str) -> Change | None:
@@ -99,15 +97,14 @@ def save_check(error: str = "") -> None:
         pipeline.execute()
 
 
-def next_untold() -> Change | None:
-    """Return the oldest change that Slack does not know yet."""
-    text = celery.redis.lindex(celery.key("manifest:untold"), 0)
-    return Change(**json.loads(text)) if isinstance(text, str) else None
-
-
-def mark_told(change: Change) -> None:
-    """Forget that ``change`` was still to be told."""
-    celery.redis.lrem(celery.key("manifest:untold"), 1, json.dumps(asdict(change)))
+def untold() -> Iterator[Change]:
+    """Yield each change that Slack does not know yet, the oldest first; the next one forgets it."""
+    key = celery.key("manifest:untold")
+    while isinstance(text := celery.redis.lindex(key, 0), str):
+        if change := _read(Change, text):
+            yield change
+        if not celery.redis.lrem(key, 1, text) and celery.redis.lindex(key, 0) == text:
+            celery.redis.lpop(key)  # bytes that are no text
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -118,6 +115,16 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     keys, missing = sorted((old.keys() | new.keys()) - {"version"}), object()
     changed = [key for key in keys if old.get(key, missing) != new.get(key, missing)]
     return [key[:KEY_LENGTH] for key in changed[: KEYS + 1]]
+
+
+def _read[T](kind: Callable[..., T], text: str | bytes | None) -> T | None:
+    """Make what was stored of its text; None if there is none, or somebody else's."""
+    try:
+        made = json.loads(text or "null")
+        datetime.fromisoformat(made.get("at") or made["fetched_at"])
+        return kind(**made)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return None
 
 
 def _note_check(pipeline: Any, at: str, error: str) -> None:

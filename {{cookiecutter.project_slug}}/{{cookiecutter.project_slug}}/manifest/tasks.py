@@ -55,7 +55,7 @@ def _check(url: str) -> dict[str, Any]:
         change = store.save(fetched, url)
     if change:
         _log.info("%s", notify.message(change))
-    if store.next_untold():
+    if next(store.untold(), None):
         tell_slack.delay()
     version = fetched.version if fetched else known.version if known else None
     return {"version": version, "changed": change is not None}
@@ -75,10 +75,9 @@ def tell_slack() -> None:
     """
     url = current_app.config["SLACK_WEBHOOK_URL"]
     with _lock("manifest:slack-lock"):
-        while change := store.next_untold():
+        for change in store.untold():
             if url:
                 notify.tell(url, change)
-            store.mark_told(change)
 
 
 def _lock(name: str) -> Lock:
