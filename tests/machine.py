@@ -91,9 +91,8 @@ def lack(what: str) -> str:
 
 def need(*all_of: str) -> None:
     """Skip the test unless the machine has all that it needs."""
-    for what in all_of:
-        if reason := lack(what):
-            pytest.skip(reason)
+    if reasons := list(filter(None, map(lack, all_of))):
+        pytest.skip("; ".join(reasons))
 
 
 def needs(what: str) -> pytest.MarkDecorator:
