@@ -112,4 +112,5 @@ def answer(html: bytes, etag: str) -> Response:
     response.set_etag(etag)
     response.headers["Poll-After"] = f"{live().pace.next():.1f}"
     response.headers["Cache-Control"] = "private, no-cache"
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response

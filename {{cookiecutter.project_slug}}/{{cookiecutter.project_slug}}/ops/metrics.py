@@ -54,7 +54,7 @@ def _workers() -> tuple[core.Metric, core.Metric]:
     ages = core.GaugeMetricFamily(
         "celery_worker_heartbeat_age_seconds", "Since the last sign of life.", labels=["worker"]
     )
-    busy = core.GaugeMetricFamily("celery_worker_active_tasks", "Tasks that run.", labels=["worker"])
+    busy = core.GaugeMetricFamily("celery_worker_active_tasks", "Tasks at work.", labels=["worker"])
     for worker in celery.heartbeats():
         ages.add_metric([worker.name], worker.age)
         busy.add_metric([worker.name], worker.active)
