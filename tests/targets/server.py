@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import support
-
-VPS = support.ROOT.parent / "shared" / "engine" / "vps"
+from machine import VPS
 
 #: Seconds; generous, because the machine has other things to do.
 PATIENCE = 45.0
