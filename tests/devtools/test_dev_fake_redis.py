@@ -13,8 +13,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 from redis.retry import Retry
 
-pytest.importorskip("fakeredis", reason="needs the development dependency fakeredis")
-
 WAIT = 30.0  # seconds; reached only when something is broken
 ONCE = Retry(NoBackoff(), 0)
 

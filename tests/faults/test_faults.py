@@ -7,7 +7,6 @@ only wait. The table at the end has plain Celery beside it, as Flask's documenta
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from pathlib import Path
 import pytest
 from faults.load import Load, Outcome, judge, unfinished
 from faults.scenarios import BEFORE, SCENARIOS, Scenario
-from faults.stack import FAKETIME, Stack
+from faults.stack import Stack
+from machine import need
 from support import Report
 
 #: How many scenarios run at the same time; two processors carry this many.
@@ -40,8 +40,7 @@ def outcomes(
     generated: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Outcome]]]:
     """Run what was selected, side by side."""
-    if shutil.which("taskset") is None or not Path("/proc/self/task").exists():
-        pytest.skip("The faults are made with the tools of Linux.")
+    need("taskset")
     folder = tmp_path_factory.mktemp("faults")
     chosen = [
         str(item.callspec.params["name"])
@@ -102,13 +101,13 @@ def test_nothing_accepted_is_lost(
     name: str, outcomes: dict[str, Future[Outcome]], report: Report
 ) -> None:
     scenario, kind = RUNS[name]
-    if scenario.own_clock and not FAKETIME:
-        pytest.skip("A clock of its own needs libfaketime (on Debian: apt-get install faketime).")
+    if scenario.own_clock:
+        need("faketime")
     try:
         outcome = outcomes[name].result()
     except subprocess.CalledProcessError as error:
         if scenario.small_disk and error.cmd[0] == "mount":
-            pytest.skip("Only root can make a small disk.")
+            pytest.skip("needs root, who alone can make a small disk")
         raise
     if not any(line.startswith("faults") for line in report.lines):
         for line in Outcome.TITLE:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,22 +39,17 @@ def everything(matrix: list[Project], special: list[Project]) -> list[Project]:
 
 
 @pytest.fixture(scope="session")
-def tools(matrix: list[Project]) -> Callable[[str], Path]:
-    """Return a function that gives the folder of the project's tools for a Python version.
+def tools(matrix: list[Project]) -> Path:
+    """Return the folder of the project's tools, on the Python version that is the default.
 
     They are installed from the project's lock file, once, and kept in .tools/ for the next run.
     """
-
-    @functools.cache
-    def install(python_version: str) -> Path:
-        environment = support.ROOT / ".tools" / f"project-{python_version}"
-        project = next(one for one in matrix if one.python_version == python_version)
-        copy = project.path.with_name("locked")
-        copy.mkdir(exist_ok=True)
-        for name in ("pyproject.toml", "uv.lock", ".python-version"):
-            shutil.copy(project.path / name, copy / name)
-        command = ("uv", "sync", "--quiet", "--locked")
-        support.succeed(*command, cwd=copy, UV_PROJECT_ENVIRONMENT=str(environment))
-        return environment / ("Scripts" if os.name == "nt" else "bin")
-
-    return install
+    environment = support.ROOT / ".tools" / "project-3.13"
+    project = next(one for one in matrix if one.python_version == "3.13")
+    copy = project.path.with_name("locked")
+    copy.mkdir(exist_ok=True)
+    for name in ("pyproject.toml", "uv.lock", ".python-version"):
+        shutil.copy(project.path / name, copy / name)
+    command = ("uv", "sync", "--quiet", "--locked")
+    support.succeed(*command, cwd=copy, UV_PROJECT_ENVIRONMENT=str(environment))
+    return environment / ("Scripts" if os.name == "nt" else "bin")

@@ -98,6 +98,18 @@ def test_an_answer_that_is_no_choice_ends_without_a_project(
     assert list(work.iterdir()) == []
 
 
+@pytest.mark.parametrize("mark", ["[[=", "[[%", "[[#"])
+def test_an_answer_with_a_mark_of_the_template_ends_without_a_project(
+    command: Callable[..., list[str]], work: Path, mark: str
+) -> None:
+    """Jinja stops before any hook, so the README names these marks."""
+    done = run(*command("--no-input", description=f"birds {mark} bees"), cwd=work)
+    assert done.returncode == 1
+    assert "TemplateSyntaxError" in done.stderr
+    assert list(work.iterdir()) == []
+    assert f"`{mark}`" in (support.ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_prompts_are_sentences_and_enter_takes_the_default(
     command: Callable[..., list[str]], work: Path
 ) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 import support
+from machine import chromium, need
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Response
 
 AXE_VERSION = "4.14.1"
@@ -36,10 +35,7 @@ addEventListener("securitypolicyviolation", (event) =>
 
 def launch(playwright: Playwright) -> Browser:
     """Start the Chromium of this machine."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs Chromium (on Debian: apt-get install chromium)")
-    return playwright.chromium.launch(executable_path=chromium, args=list(_QUIET))
+    return playwright.chromium.launch(executable_path=chromium(), args=list(_QUIET))
 
 
 class Visitor:
@@ -154,8 +150,7 @@ def axe_source() -> str:
     folder = support.ROOT / ".tools" / f"axe-core-{AXE_VERSION}"
     script = folder / "node_modules" / "axe-core" / "axe.min.js"
     if not script.exists():
-        if shutil.which("npm") is None:
-            pytest.skip("needs npm for axe-core (on Debian: apt-get install npm)")
+        need("npm")
         folder.mkdir(parents=True, exist_ok=True)
         support.succeed(
             "npm", "install", "--no-audit", "--no-fund", f"axe-core@{AXE_VERSION}", cwd=folder

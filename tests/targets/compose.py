@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import secrets
-import shutil
 import subprocess
 import threading
 import time
@@ -40,17 +38,6 @@ for path in pathlib.Path("/proc").glob("[0-9]*"):
     found.append([int(path.name), parent, command])
 print(json.dumps(found))
 """
-
-
-@functools.cache
-def engine_answers() -> bool:
-    """Tell whether there is a container engine with Compose."""
-    try:
-        done = subprocess.run(["docker", "info"], check=False, capture_output=True, timeout=30)
-        compose = subprocess.run(["docker", "compose", "version"], check=False, capture_output=True)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0 and compose.returncode == 0
 
 
 def unique_slug() -> str:
@@ -313,10 +300,3 @@ def install(project: Path) -> Path:
     """Install the project's dependencies, for its smoke suite, and return it."""
     support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
     return project
-
-
-def without_engine() -> str:
-    """Say why a test cannot run here; empty if it can."""
-    if not shutil.which("docker"):
-        return "docker is not installed"
-    return "" if engine_answers() else "no container engine answers `docker info`"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 import support
+from machine import need
 from targets.router import make_certificate
 
 CLIENT_VERSION = "11.10.0"
@@ -26,8 +26,7 @@ GRACE = 30
 
 def client() -> Path:
     """Return Heroku's client; it is installed in .tools/ once."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not on this machine: install Node.js (on Debian: apt install npm)")
+    need("npm")
     folder = support.ROOT / ".tools" / f"heroku-{CLIENT_VERSION}"
     program = folder / "node_modules" / ".bin" / "heroku"
     if not program.exists():
@@ -44,8 +43,6 @@ class KeyValueStore:
     """A Redis as the add-on's smallest plan: TLS alone, signed by nobody, few connections."""
 
     def __init__(self, folder: Path) -> None:
-        if shutil.which("redis-server") is None:
-            pytest.skip("redis-server is not on this machine (on Debian: apt install redis-server)")
         make_certificate(folder, "redis")
         self._folder = folder
         self.port = support.free_port()

@@ -17,9 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import support
-
-VPS = support.ROOT.parent / "shared" / "engine" / "vps"
-IMAGE = "vps:debian-13"
+from machine import VPS
 
 #: Seconds; generous, because the machine has other things to do.
 PATIENCE = 45.0
@@ -68,14 +66,6 @@ class Server:
     setup_options: list[str] = field(default_factory=list)
     login: str = ""
     output: str = ""
-
-    @staticmethod
-    def image_exists() -> bool:
-        """Tell whether a server can be booted here."""
-        done = subprocess.run(
-            ["docker", "image", "inspect", IMAGE], check=False, capture_output=True
-        )
-        return done.returncode == 0 and VPS.exists()
 
     @property
     def slug(self) -> str:

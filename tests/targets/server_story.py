@@ -1,7 +1,8 @@
 """A project on a server of its own, set up and released to by ``flask deploy``.
 
 The server is a container that boots Debian with systemd, 1 CPU and 512 MiB. test_server_systemd.py
-and test_server_supervisor.py tell this story once each. The tests of one server build on each other
+and test_server_supervisor.py tell this story once each; ``MANAGER`` there names what keeps the
+processes running. The tests of one server build on each other
 in the order of this file.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ from pathlib import Path
 import pre_gen_project
 import pytest
 import support
+from machine import needs
 from targets.server import (
     Load,
     Server,
@@ -30,10 +31,7 @@ from targets.server import (
     wait_until,
 )
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("docker") is None or not Server.image_exists(),
-    reason="needs a container engine with the image vps:debian-13, which boots systemd",
-)
+pytestmark = needs("server")
 
 SLUG = "garden_birds"
 BACKUPS = f"/var/lib/{SLUG}-backups"
@@ -42,12 +40,13 @@ RESTORE = f"/opt/{SLUG}/current/deploy/redis/restore"
 
 @pytest.fixture(scope="module")
 def server(
-    manager: str,
+    request: pytest.FixtureRequest,
     render: Callable[[support.Answers], Path],
     tmp_path_factory: pytest.TempPathFactory,
     report: support.Report,
 ) -> Iterator[Server]:
     """Return a server that was set up and got its first release, checked by the smoke suite."""
+    manager = request.module.MANAGER
     project = render({"project_slug": SLUG, "domain_name": "birds.example.org"})
     folder = tmp_path_factory.mktemp(f"server-{manager}")
     name = f"test-server-{manager}-{secrets.token_hex(3)}"
@@ -247,12 +246,15 @@ TRIED = {
 }
 
 
-@pytest.mark.parametrize("fault", BROKEN)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Break a release in those ways that are tried on the server of this file."""
+    if "fault" in metafunc.fixturenames:
+        metafunc.parametrize("fault", TRIED[metafunc.module.MANAGER])
+
+
 def test_a_broken_release_goes_back_by_itself(
     server: Server, fault: str, report: support.Report
 ) -> None:
-    if fault not in TRIED[server.manager]:
-        pytest.skip("tried on the server with the other process manager")
     path, text = BROKEN[fault]
     path = path.format(slug=SLUG)
     before = server.current_release()

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import support
+from machine import needs
 from targets.authority import Authority
-from targets.compose import PRODUCTION, Stack, unique_slug, wait_until, without_engine
+from targets.compose import PRODUCTION, Stack, unique_slug, wait_until
 
-pytestmark = pytest.mark.skipif(bool(without_engine()), reason=without_engine())
+pytestmark = needs("engine")
 
 DOMAIN = "app.test"
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 import support
+from machine import needs
 from targets import authority
 from targets.compose import (
     DEVELOPMENT,
@@ -19,10 +20,9 @@ from targets.compose import (
     install,
     unique_slug,
     wait_until,
-    without_engine,
 )
 
-pytestmark = pytest.mark.skipif(bool(without_engine()), reason=without_engine())
+pytestmark = needs("engine")
 
 Render = Callable[[support.Answers], Path]
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import support
+from machine import needs
 from targets import compose_faults
-from targets.compose import PRODUCTION, Stack, without_engine
+from targets.compose import PRODUCTION, Stack
 from targets.compose_faults import Used
 
-pytestmark = pytest.mark.skipif(bool(without_engine()), reason=without_engine())
+pytestmark = needs("engine")
 
 FAULTS: dict[str, Callable[[Stack], None]] = {
     **compose_faults.FAULTS,

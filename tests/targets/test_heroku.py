@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import support
+from machine import need
 from targets.dynos import PLAN, Dyno, Heroku, KeyValueStore, wait_until
 from targets.router import Router
 
@@ -92,6 +93,7 @@ def site(
     render: Callable[[support.Answers], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """Return the application on a web and a worker dyno."""
+    need("npm", "openssl", "redis-server")
     project = render({"use_heroku": "yes"})
     folder = tmp_path_factory.mktemp("heroku")
     store = KeyValueStore(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,21 +18,11 @@ from typing import Any
 
 import pytest
 import support
+from machine import NGINX, needs
+from machine import SERVER as CLIENT
 from targets.authority import Authority
 
-NGINX, CLIENT = "nginx:1.26-trixie", "vps:debian-13"
-
-
-def _has_images() -> bool:
-    if shutil.which("docker") is None:
-        return False
-    look = ["docker", "image", "inspect", NGINX, CLIENT]
-    return subprocess.run(look, check=False, capture_output=True).returncode == 0
-
-
-pytestmark = pytest.mark.skipif(
-    not _has_images(), reason=f"needs a container engine with the images {NGINX} and {CLIENT}"
-)
+pytestmark = needs("nginx")
 
 SLUG, DOMAIN = "birds", "birds.example.org"
 

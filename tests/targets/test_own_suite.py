@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import support
+from machine import need
 
 
 def test_the_suite_passes_with_the_default_answers(generated: Path, report: support.Report) -> None:
@@ -23,6 +24,8 @@ def test_the_suite_passes_with_other_answers(
     render: Callable[[support.Answers], Path],
     report: support.Report,
 ) -> None:
+    if "python_version" in answers:
+        need(f"python {answers['python_version']}")
     project = render(answers)
     support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
     check(project, support.named(answers), report)

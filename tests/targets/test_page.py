@@ -22,9 +22,13 @@ from typing import Any
 import pytest
 import support
 from devtools.dev.redis_server import EmbeddedRedis
+from machine import needs
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from targets.browser import Process, Visitor, axe_source, axe_violations, launch
 from targets.stack import PATIENCE
+
+# Asked before Playwright starts, which needs more than Python by itself
+pytestmark = needs("browser")
 
 TOKEN = "a-token-that-only-the-tests-of-the-page-know"
 IMAGES = support.ROOT / "docs" / "images"

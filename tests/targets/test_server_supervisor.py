@@ -9,11 +9,7 @@ pytest.register_assert_rewrite("targets.server_story")
 from targets.server import Server, wait_until  # noqa: E402
 from targets.server_story import *  # noqa: E402, F403
 
-
-@pytest.fixture(scope="module")
-def manager() -> str:
-    """Name what keeps the processes running."""
-    return "supervisor"
+MANAGER = "supervisor"
 
 
 def test_a_worker_that_an_operator_stopped_stays_stopped(server: Server) -> None:

@@ -14,10 +14,7 @@ from targets.server_story import SLUG  # noqa: E402
 DOMAIN = "birds.example.org"
 
 
-@pytest.fixture(scope="module")
-def manager() -> str:
-    """Name what keeps the processes running."""
-    return "systemd"
+MANAGER = "systemd"
 
 
 def shown(server: Server) -> str:

@@ -85,6 +85,7 @@ class Config:
         {% else %}
         self.LOG_FORMAT = self._choice("LOG_FORMAT", "text", "json")
         {% endif %}
+        self.SENTRY_DSN = self._text("SENTRY_DSN")
         self.TRUSTED_PROXIES = self._integer("TRUSTED_PROXIES", 0, low=0, high=10)
         # The names under which the application is reached; others are answered with 400.
         hosts = self._text("TRUSTED_HOSTS").replace(",", " ").split()

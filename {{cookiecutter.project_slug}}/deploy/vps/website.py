@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 from devtools.deploy.settings import is_address
+from pyinfra import host
 from pyinfra.api.operation import OperationMeta
+from pyinfra.facts.server import LinuxDistribution
 from pyinfra.operations import files, server, systemd
 
 from deploy.vps.common import (
@@ -92,6 +94,10 @@ def _site(scheme: str) -> str:
         # Clients name no address in their handshake: who names nothing must get the certificate.
         lines = f"ssl_certificate {_TLS}/fullchain.pem;", f"ssl_certificate_key {_TLS}/privkey.pem;"
         text = text.replace("ssl_reject_handshake on;", "\n    ".join(lines))
+    system = host.get_fact(LinuxDistribution)
+    if (system["name"], system["major"]) == ("Ubuntu", 24):
+        # Its nginx 1.24 does not know the directive yet.
+        text = text.replace("    http2 on;\n", "").replace("443 ssl;", "443 ssl http2;")
     return text
 
 

@@ -108,11 +108,9 @@ def with_etag(html: str) -> tuple[bytes, str]:
 
 def answer(html: bytes, etag: str) -> Response:
     """Answer with a part of a page, or 304 if the browser has it; and when to ask again."""
-    if request.if_none_match.contains_weak(etag):
-        response = Response(status=304)
-    else:
-        response = Response(html, mimetype="text/html")
+    response = Response(html, mimetype="text/html")
     response.set_etag(etag)
     response.headers["Poll-After"] = f"{live().pace.next():.1f}"
     response.headers["Cache-Control"] = "private, no-cache"
+    response.make_conditional(request)
     return response

@@ -3,8 +3,6 @@
 https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks/
 """
 
-import json
-
 import urllib3
 
 from .store import KEYS, Change
@@ -33,12 +31,9 @@ def tell(url: str, change: Change) -> None:
     # The address of a webhook is a secret: it stands in no message and no log line.
     # https://docs.slack.dev/messaging/formatting-message-text/#escaping
     text = message(change).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    body = json.dumps({"text": text}).encode()
     with urllib3.PoolManager(timeout=TIMEOUT, retries=False) as http:
         try:
-            response = http.request(
-                "POST", url, body=body, headers={"Content-Type": "application/json"}
-            )
+            response = http.request("POST", url, json={"text": text})
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise NotTold(f"Slack cannot be reached: {type(error).__name__}.") from None
     if response.status != 200:

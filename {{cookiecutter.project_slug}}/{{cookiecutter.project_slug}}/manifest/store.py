@@ -71,9 +71,7 @@ def save(fetched: Fetched, url: str) -> Change | None:
     """
     old, _ = load()
     now = _now()
-    stored = Stored(
-        fetched.version, fetched.manifest, now, fetched.etag, fetched.last_modified, url
-    )
+    stored = Stored(**vars(fetched), fetched_at=now, url=url)
     change = None
     with celery.redis.pipeline(transaction=True) as pipeline:
         pipeline.set(celery.key("manifest"), json.dumps(asdict(stored)))

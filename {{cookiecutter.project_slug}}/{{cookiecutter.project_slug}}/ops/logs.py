@@ -18,10 +18,11 @@ from flask_background import current_task
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 from werkzeug.local import LocalProxy
-{% if cookiecutter.use_heroku == "yes" %}
 
+{% if cookiecutter.use_heroku == "yes" %}
 from ..heroku import LogfmtFormatter
 {% endif %}
+from . import sentry
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -39,6 +40,8 @@ def init_app(app: Flask) -> None:
     handler = logging.StreamHandler(stdout)
     handler.name = "stdout"
     handler.addFilter(add_context)
+    if app.config["SENTRY_DSN"]:
+        handler.addFilter(sentry.sender(app.config["SENTRY_DSN"], app.config["CONFIG_NAME"]))
     handler.setFormatter(FORMATTERS[app.config["LOG_FORMAT"]]())
     root = logging.getLogger()
     root.handlers = [old for old in root.handlers if old.name != "stdout"]

@@ -9,14 +9,7 @@ from itertools import accumulate
 from math import inf
 
 from flask import Blueprint, Response, current_app, request
-from prometheus_client import generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, core, generate_latest
 from redis.exceptions import RedisError
 
 from ..extensions import celery
@@ -37,9 +30,9 @@ def metrics() -> Response:
 class Collector:
     """Queues, workers and tasks, as Redis knows them; the form is prometheus_client's."""
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[core.Metric]:
         """Read all of it; while Redis is away there is only ``redis_up 0``."""
-        up = GaugeMetricFamily("redis_up", "Whether Redis answered this scrape.")
+        up = core.GaugeMetricFamily("redis_up", "Whether Redis answered this scrape.")
         try:
             families = [_queues(), *_workers(), _dead_letters(), *_tasks()]
         except RedisError as error:
@@ -50,32 +43,32 @@ class Collector:
         yield from families
 
 
-def _queues() -> Metric:
-    lengths = GaugeMetricFamily("celery_queue_length", "Tasks that wait.", labels=["queue"])
+def _queues() -> core.Metric:
+    lengths = core.GaugeMetricFamily("celery_queue_length", "Tasks that wait.", labels=["queue"])
     for queue, length in celery.queue_lengths().items():
         lengths.add_metric([queue], length)
     return lengths
 
 
-def _workers() -> tuple[Metric, Metric]:
-    ages = GaugeMetricFamily(
+def _workers() -> tuple[core.Metric, core.Metric]:
+    ages = core.GaugeMetricFamily(
         "celery_worker_heartbeat_age_seconds", "Since the last sign of life.", labels=["worker"]
     )
-    active = GaugeMetricFamily("celery_worker_active_tasks", "Tasks that run.", labels=["worker"])
+    busy = core.GaugeMetricFamily("celery_worker_active_tasks", "Tasks at work.", labels=["worker"])
     for worker in celery.heartbeats():
         ages.add_metric([worker.name], worker.age)
-        active.add_metric([worker.name], worker.active)
-    return ages, active
+        busy.add_metric([worker.name], worker.active)
+    return ages, busy
 
 
-def _dead_letters() -> Metric:
+def _dead_letters() -> core.Metric:
     count = celery.readiness().dead_letters
-    return GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.", value=count)
+    return core.GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.", value=count)
 
 
-def _tasks() -> tuple[Metric, Metric]:
-    ended = CounterMetricFamily("celery_tasks", "Tasks that ended.", labels=["task", "state"])
-    durations = HistogramMetricFamily(
+def _tasks() -> tuple[core.Metric, core.Metric]:
+    ended = core.CounterMetricFamily("celery_tasks", "Tasks that ended.", labels=["task", "state"])
+    durations = core.HistogramMetricFamily(
         "celery_task_duration_seconds", "How long tasks ran.", labels=["task"]
     )
     for task in celery.task_statistics():

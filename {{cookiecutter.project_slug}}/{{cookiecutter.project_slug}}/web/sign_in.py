@@ -6,15 +6,7 @@ once when ``API_TOKEN`` or ``SECRET_KEY`` changes.
 
 from collections.abc import Callable
 
-from flask import (
-    Blueprint,
-    current_app,
-    redirect,
-    render_template,
-    request,
-    session,
-    url_for,
-)
+from flask import Blueprint, current_app, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden
 
