@@ -83,7 +83,8 @@ def test_without_a_commit_the_command_says_what_to_do(tmp_path: Path) -> None:
 def test_only_committed_files_are_archived(repository: Path, tmp_path: Path) -> None:
     (repository / "new.py").write_text("two")
     file = tmp_path / "release.tar.gz"
-    archive(repository, file)
+    with file.open("wb") as stream:
+        archive(repository, stream)
     listed = subprocess.run(
         ["tar", "-tzf", file], check=True, capture_output=True, text=True
     ).stdout.split()
@@ -100,7 +101,8 @@ def test_the_tools_stay_at_home(repository: Path, tmp_path: Path) -> None:
     git(repository, "add", "--all")
     git(repository, "commit", "-m", "Tools")
     file = tmp_path / "release.tar.gz"
-    archive(repository, file)
+    with file.open("wb") as stream:
+        archive(repository, stream)
     with tarfile.open(file) as release:
         names = release.getnames()
     assert "flask_background/app.py" in names

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -95,17 +96,18 @@ class Server:
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         return subprocess.run(self.ssh(command, terminal=terminal), check=False).returncode  # noqa: S603
 
-    def read(self, command: str) -> str:
-        """Return what a shell command prints there.
+    def read(self, command: str, given: BinaryIO | None = None) -> str:
+        """Return what a shell command prints there; its input is the file ``given``, if any.
 
         Raises ``click.ClickException`` if it fails.
         """
         done = subprocess.run(  # noqa: S603
-            self.ssh(command), check=False, text=True, capture_output=True
+            self.ssh(command), stdin=given or subprocess.DEVNULL, check=False, capture_output=True
         )
         if done.returncode != 0:
-            raise click.ClickException(f"On {self.name}: {done.stderr.strip() or 'no answer'}")
-        return done.stdout
+            why = done.stderr.decode(errors="replace").strip()
+            raise click.ClickException(f"On {self.name}: {why or 'no answer'}")
+        return done.stdout.decode(errors="replace")
 
     def apply(self, steps: str, data: Mapping[str, str | None], *, dry_run: bool = False) -> None:
         """Apply the steps of a file in ``deploy/vps``.

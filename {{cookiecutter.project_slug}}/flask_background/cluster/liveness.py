@@ -16,7 +16,8 @@ class Pulse:
     """What becomes of this process's beats: ``report``, unless a cluster gives something else."""
 
     def __init__(self) -> None:
-        self._ready = False
+        #: Whether it was reported at least once.
+        self.ready = False
         self.beat: Callable[[], None] = self.report
 
     def report(self) -> None:
@@ -24,8 +25,8 @@ class Pulse:
 
         systemd's protocol: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
         """
-        notify_systemd("WATCHDOG=1" if self._ready else "READY=1")
-        self._ready = True
+        notify_systemd("WATCHDOG=1" if self.ready else "READY=1")
+        self.ready = True
         if path := os.environ.get("CELERY_ALIVE_FILE"):
             # A full disk must not stop the worker; the file's age will tell.
             with contextlib.suppress(OSError):
