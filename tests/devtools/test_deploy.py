@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from devtools.deploy import command
+from devtools.deploy import command, server
 from devtools.deploy.git import archive, name_release
 from devtools.deploy.server import Server
 
@@ -121,7 +121,7 @@ def test_a_setup_that_cannot_work_is_refused(
 ) -> None:
     (tmp_path / "deploy" / "vps").mkdir(parents=True)
     (tmp_path / "deploy" / "vps" / "settings.toml").write_text(SETTINGS)
-    monkeypatch.setattr(command, "PROJECT", tmp_path)
+    monkeypatch.setattr(server, "PROJECT", tmp_path)
     result = CliRunner().invoke(command.deploy, ["setup", "host", *options])
     assert result.exit_code == 2
     assert reason in result.output

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Sourced by build and activate: says what is waited for, and how long it took.
-#   step WHAT COMMAND ...    STEP_OF and STEPS: where the first of them stands, and among how many
+#   step WHAT COMMAND ...    STEP, STEPS: the number of the first one, and of all
 step_number=${STEP:-1}
 
 milliseconds() { echo "$(($(date +%s%N) / 1000000))"; }
@@ -10,6 +10,8 @@ say() {
   # shellcheck disable=SC2059
   printf "$@" 2>/dev/null || :
 }
+
+more_steps() { STEPS=$((step_number + $1 - 1)); }
 
 step() {
   say '%s/%s %s ... ' "$step_number" "${STEPS:-?}" "$1"

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from ..application import PROJECT, package_name
+from ..application import package_name
 from ..smoke import run_suite
+from .backups import backup, drill, restore
 from .git import archive, name_release
-from .server import Server, addresses_of
+from .server import Server, addresses_of, host_argument
 from .settings import read
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -36,8 +37,8 @@ def deploy(ctx: click.Context, ssh_config: str | None) -> None:
     ctx.obj = ssh_config
 
 
-def _server(ctx: click.Context, _: click.Parameter, host: str) -> Server:
-    return Server.parse(host, PROJECT, ctx.obj)
+for _command in (backup, restore, drill):
+    deploy.add_command(_command)
 
 
 class NoCertificate(click.ClickException):
@@ -46,12 +47,11 @@ class NoCertificate(click.ClickException):
     exit_code = 3
 
 
-_host = click.argument("server", metavar="HOST", callback=_server)
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
 
 @deploy.command()
-@_host
+@host_argument
 @click.option("--process-manager", type=click.Choice(["systemd", "supervisor"]))
 @click.option("--domain", help="The name that people type.")
 @click.option("--tls", type=click.Choice(["certbot", "files", "none"]), help="The certificate.")
@@ -79,7 +79,7 @@ def setup(server: Server, dry_run: bool, **options: str | None) -> None:
 
 
 @deploy.command()
-@_host
+@host_argument
 @click.option("--allow-dirty", is_flag=True, help="Release although files are not committed.")
 @click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it.")
 @click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust.")
@@ -115,7 +115,7 @@ def release(
 
 
 @deploy.command()
-@_host
+@host_argument
 @_dry_run
 def rollback(server: Server, dry_run: bool) -> None:
     """Go back to the release before the running one, and remove that."""
@@ -126,14 +126,14 @@ def rollback(server: Server, dry_run: bool) -> None:
 
 
 @deploy.command()
-@_host
+@host_argument
 def status(server: Server) -> None:
     """Say what runs on HOST; exit code 1 if something is not well."""
     sys.exit(server.run(f"/opt/{package_name()}/current/deploy/vps/status"))
 
 
 @deploy.command()
-@_host
+@host_argument
 @click.option("--follow", "-f", is_flag=True, help="Go on as lines come.")
 @click.option("--lines", "-n", default=100, show_default=True, help="So many of the last ones.")
 def logs(server: Server, follow: bool, lines: int) -> None:
@@ -147,7 +147,7 @@ def logs(server: Server, follow: bool, lines: int) -> None:
 
 
 @deploy.command(context_settings=_PASS_ON)
-@_host
+@host_argument
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(server: Server, command: tuple[str, ...]) -> None:
     """Run a command in the release on HOST.
