@@ -228,6 +228,18 @@ class Server:
         program = f"{self.slug}:{self.slug}-{program}"
         return self.shell(f"supervisorctl pid {program} || true").strip()
 
+    def manage(self, verb: str, program: str) -> None:
+        """Start or stop the web server or the workers, as an operator would."""
+        if self.manager == "systemd":
+            self.shell(f"systemctl {verb} {self.slug}-{program}")
+        else:
+            self.shell(f"supervisorctl {verb} {self.slug}:{self.slug}-{program}")
+
+    def redis(self, command: str) -> str:
+        """Send a command to the application's Redis."""
+        settings = f"set -a; . /etc/{self.slug}/env"
+        return self.shell(f"{settings}; redis-cli -p $REDIS_PORT {command}").strip()
+
     def memory(self) -> list[Process]:
         """Return the memory of each process that the application brings, the largest first."""
         processes = []
