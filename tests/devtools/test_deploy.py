@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from devtools.deploy import command
+from devtools.deploy import command, server
 from devtools.deploy.git import archive, name_release
 from devtools.deploy.server import Server
 
@@ -83,7 +83,8 @@ def test_without_a_commit_the_command_says_what_to_do(tmp_path: Path) -> None:
 def test_only_committed_files_are_archived(repository: Path, tmp_path: Path) -> None:
     (repository / "new.py").write_text("two")
     file = tmp_path / "release.tar.gz"
-    archive(repository, file)
+    with file.open("wb") as stream:
+        archive(repository, stream)
     listed = subprocess.run(
         ["tar", "-tzf", file], check=True, capture_output=True, text=True
     ).stdout.split()
@@ -100,7 +101,8 @@ def test_the_tools_stay_at_home(repository: Path, tmp_path: Path) -> None:
     git(repository, "add", "--all")
     git(repository, "commit", "-m", "Tools")
     file = tmp_path / "release.tar.gz"
-    archive(repository, file)
+    with file.open("wb") as stream:
+        archive(repository, stream)
     with tarfile.open(file) as release:
         names = release.getnames()
     assert "flask_background/app.py" in names
@@ -119,7 +121,7 @@ def test_a_setup_that_cannot_work_is_refused(
 ) -> None:
     (tmp_path / "deploy" / "vps").mkdir(parents=True)
     (tmp_path / "deploy" / "vps" / "settings.toml").write_text(SETTINGS)
-    monkeypatch.setattr(command, "PROJECT", tmp_path)
+    monkeypatch.setattr(server, "PROJECT", tmp_path)
     result = CliRunner().invoke(command.deploy, ["setup", "host", *options])
     assert result.exit_code == 2
     assert reason in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -217,6 +218,18 @@ class Server:
         program = f"{self.slug}:{self.slug}-{program}"
         return self.shell(f"supervisorctl pid {program} || true").strip()
 
+    def manage(self, verb: str, program: str) -> None:
+        """Start or stop the web server or the workers, as an operator would."""
+        if self.manager == "systemd":
+            self.shell(f"systemctl {verb} {self.slug}-{program}")
+        else:
+            self.shell(f"supervisorctl {verb} {self.slug}:{self.slug}-{program}")
+
+    def redis(self, command: str) -> str:
+        """Send a command to the application's Redis."""
+        settings = f"set -a; . /etc/{self.slug}/env"
+        return self.shell(f"{settings}; redis-cli -p $REDIS_PORT {command}").strip()
+
     def memory(self) -> list[Process]:
         """Return the memory of each process that the application brings, the largest first."""
         processes = []
@@ -322,13 +335,17 @@ def certificate_for(server: Server) -> None:
 
 
 class Load:
-    """Requests at a steady rate over kept connections, and a stream of tasks, from threads."""
+    """Requests at a steady rate over kept connections, and a stream of tasks, from threads.
+
+    The page and both health checks are asked in turn: all is well all the time.
+    """
 
     CONNECTIONS = 5
 
     def __init__(self, server: Server, requests_per_second: int, tasks_per_second: int) -> None:
         self._server = server
         self._stop = threading.Event()
+        self._paths = itertools.cycle(("/", "/readyz", "/healthz"))
         pause = self.CONNECTIONS / requests_per_second
         self._threads = [
             threading.Thread(target=self._repeat, args=(self._get, pause))
@@ -388,8 +405,9 @@ class Load:
         connection.close()
 
     def _get(self, connection: http.client.HTTPConnection) -> None:
-        answer = ask(connection, self._server.host, "GET", "/")
-        assert answer.status == 200, answer
+        path = next(self._paths)
+        answer = ask(connection, self._server.host, "GET", path)
+        assert answer.status == 200, (path, answer)
 
     def _start(self, connection: http.client.HTTPConnection) -> None:
         host = self._server.host

@@ -205,6 +205,9 @@ def test_a_release_under_load_loses_nothing(server: Server, report: support.Repo
     )
     assert server.current_release() != before
     assert load.failures == []
+    assert "7/7 The smoke suite" in server.output
+    # What has not changed is not installed again.
+    assert len(server.shell(f"ls /opt/{SLUG}/venvs").split()) == 1
     wait_until(lambda: not load.tasks_to_do(), "all tasks are done", seconds=90)
 
 
@@ -315,14 +318,38 @@ def test_a_worker_that_takes_no_tasks_is_replaced(server: Server, report: suppor
     wait_until(lambda: server.works(), "tasks are done again")
 
 
-def test_a_backup_can_be_restored(server: Server) -> None:
-    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
-    server.shell(f"{redis} set kept yes")
-    server.shell(f"systemctl start {SLUG}-backup")
-    server.shell(f"{redis} set kept no")
-    server.shell(f"{RESTORE} {BACKUPS}/$(date +%F).rdb")
-    assert server.shell(f"{redis} get kept").strip() == "yes"
-    wait_until(lambda: server.works(), "the application works after the restore")
+def test_a_backup_can_be_fetched_tried_and_restored(server: Server, tmp_path: Path) -> None:
+    """Tasks that waited when it was made, and were lost since then, are done after all."""
+    server.manage("stop", "worker")
+    tasks = [server.start_task(0) for _ in range(3)]
+    file = tmp_path / "of the server.rdb"
+    assert str(file) in server.deploy("backup", str(file))
+    assert file.stat().st_mode & 0o077 == 0
+    assert ", 3 waiting tasks, 0 at work" in server.deploy("drill")
+    assert ", 3 waiting tasks, 0 at work" in server.deploy("status", expect_failure=True)
+    server.redis("flushall")
+
+    assert "Go on?" in server.deploy("restore", str(file), expect_failure=True)
+    assert server.get(f"/api/v1/task-status/{tasks[0]}").status == 404
+    server.deploy("restore", "--yes", str(file))
+
+    wait_until(lambda: all(map(server.task_is_done, tasks)), "the tasks of the backup are done")
+    assert "rdb" not in server.shell("ls /var/tmp")
+    server.deploy("status")
+
+
+def test_a_backup_that_cannot_be_restored_is_told(server: Server) -> None:
+    """The drill finds it before somebody needs it."""
+    broken = f"{BACKUPS}/2999-12-31.rdb"
+    newest = f"{BACKUPS}/$(date +%F).rdb"
+    server.shell(f"head -c 60 {newest} >{broken}; chown --reference={newest} {broken}")
+    try:
+        for command in ("drill", "status"):
+            said = server.deploy(command, expect_failure=True)
+            assert f"failed: Redis does not start with {broken}" in said
+    finally:
+        server.shell(f"rm {broken}")
+    assert "2999" not in server.deploy("drill")
 
 
 def test_the_application_cannot_touch_its_backups(server: Server) -> None:
@@ -333,30 +360,29 @@ def test_the_application_cannot_touch_its_backups(server: Server) -> None:
     assert server.shell(f"ls {BACKUPS}/").split()
 
 
-def test_what_is_no_backup_stops_nothing(server: Server) -> None:
-    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
-    server.shell(f"{redis} set kept still")
-    server.shell(f"head -c 60 {BACKUPS}/$(date +%F).rdb >/root/half.rdb")
+def test_what_is_no_backup_stops_nothing(server: Server, tmp_path: Path) -> None:
+    server.redis("set kept still")
+    (tmp_path / "half.rdb").write_bytes(b"REDIS0012 and no more")
     before = server.main_pid("web"), server.main_pid("worker")
-    for file in ("/root/half.rdb", "/root/missing.rdb"):
-        said = server.shell(f"{RESTORE} {file} 2>&1 && echo restored || true")
-        assert "nothing was changed" in said, said
+    said = server.deploy("restore", "--yes", str(tmp_path / "half.rdb"), expect_failure=True)
+    assert "nothing was changed" in said
+    said = server.shell(f"{RESTORE} /root/missing.rdb 2>&1 && echo restored || true")
+    assert "nothing was changed" in said, said
     assert (server.main_pid("web"), server.main_pid("worker")) == before
-    assert server.shell(f"{redis} get kept").strip() == "still"
+    assert server.redis("get kept") == "still"
 
 
 def test_a_backup_that_redis_does_not_start_with_is_taken_back(server: Server) -> None:
     """It is a good file, of a Redis with more databases than ours has."""
-    redis = f"set -a; . /etc/{SLUG}/env; redis-cli -p $REDIS_PORT"
     server.shell(
         "mkdir /tmp/other; redis-server --port 7777 --dir /tmp/other --daemonize yes >/dev/null;"
         "until redis-cli -p 7777 -n 9 set a b; do sleep 0.1; done;"
         "redis-cli -p 7777 save; redis-cli -p 7777 shutdown nosave; redis-check-rdb /tmp/other/*"
     )
-    server.shell(f"{redis} set kept still")
+    server.redis("set kept still")
     said = server.shell(f"{RESTORE} /tmp/other/dump.rdb 2>&1 && echo restored || true")
     assert "what was there before is back" in said, said
-    assert server.shell(f"{redis} get kept").strip() == "still"
+    assert server.redis("get kept") == "still"
     wait_until(lambda: server.works(), "the application works again")
 
 

@@ -216,6 +216,15 @@ def test_an_operator_is_not_locked_out_by_what_a_neighbour_starts() -> None:
     assert answer.status_code == 202
 
 
+def test_strangers_who_are_refused_are_counted() -> None:
+    limits = {"RATELIMIT_ENABLED": True, "RATELIMIT_ENQUEUE": "2 per minute", "PUBLIC_DEMO": False}
+    client = create_app("testing", limits).test_client()
+
+    answers = [client.post(START, json={"duration": 0}) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [401, 401, 429]
+
+
 def test_without_redis_a_start_is_refused_for_now() -> None:
     app = create_app("testing", {"CELERY_TASK_ALWAYS_EAGER": False, "RATELIMIT_ENABLED": True})
 

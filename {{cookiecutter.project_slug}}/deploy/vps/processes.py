@@ -17,6 +17,8 @@ from deploy.vps.common import (
 )
 
 _SYSTEMD = (f"{NAME}.target", f"{NAME}-web.socket", f"{NAME}-web.service", f"{NAME}-worker.service")
+#: Takes tasks while a release restarts the other: see activate.
+_SPARE = f"{NAME}-worker-spare.service"
 _PROGRAMS = f"/etc/supervisor/conf.d/{NAME}.conf"
 _RUN_FOLDER = f"/etc/tmpfiles.d/{NAME}.conf"
 
@@ -38,11 +40,15 @@ def install() -> None:
 
 
 def _enter_systemd() -> list[OperationMeta]:
-    return [file(f"{UNITS}/{unit}", text_of(f"systemd/{unit}")) for unit in _SYSTEMD]
+    texts = {unit: text_of(f"systemd/{unit}") for unit in _SYSTEMD}
+    worker, _, _ = texts[f"{NAME}-worker.service"].partition("[Install]")
+    started = "Environment=PYTHONUNBUFFERED=1"
+    texts[_SPARE] = worker.replace(started, f"{started} CELERY_WORKER_HOST=%H-spare")
+    return [file(f"{UNITS}/{unit}", text) for unit, text in texts.items()]
 
 
 def _leave_systemd() -> list[OperationMeta]:
-    there = [unit for unit in reversed(_SYSTEMD) if exists(f"{UNITS}/{unit}")]
+    there = [unit for unit in (*reversed(_SYSTEMD), _SPARE) if exists(f"{UNITS}/{unit}")]
     if there:
         server.shell(
             name="systemd stops the application",

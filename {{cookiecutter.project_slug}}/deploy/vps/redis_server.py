@@ -55,11 +55,13 @@ def run() -> None:
 
 
 def back_up() -> None:
-    """Back it up every night."""
-    units = [f"{NAME}-backup.service", f"{NAME}-backup.timer"]
+    """Back it up every night, and try every week whether the newest backup can be restored."""
+    timers = [f"{NAME}-backup.timer", f"{NAME}-drill.timer"]
+    units = [f"{NAME}-backup.service", f"{NAME}-drill.service", *timers]
     changes = [file(f"{UNITS}/{unit}", text_of(f"redis/{unit}")) for unit in units]
     systemd.daemon_reload(
         name="systemd reads the backup's units",
         _if=lambda: any(change.did_change() for change in changes),
     )
-    systemd.service(name=f"{units[1]} runs", service=units[1], running=True, enabled=True)
+    for timer in timers:
+        systemd.service(name=f"{timer} runs", service=timer, running=True, enabled=True)

@@ -6,18 +6,20 @@ import contextlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import click
 
-from ..application import PROJECT, package_name
+from ..application import package_name
 from ..smoke import run_suite
+from .backups import backup, drill, restore
 from .git import archive, name_release
-from .server import Server, addresses_of
+from .server import Server, addresses_of, host_argument
 from .settings import read
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -35,8 +37,8 @@ def deploy(ctx: click.Context, ssh_config: str | None) -> None:
     ctx.obj = ssh_config
 
 
-def _server(ctx: click.Context, _: click.Parameter, host: str) -> Server:
-    return Server.parse(host, PROJECT, ctx.obj)
+for _command in (backup, restore, drill):
+    deploy.add_command(_command)
 
 
 class NoCertificate(click.ClickException):
@@ -45,12 +47,11 @@ class NoCertificate(click.ClickException):
     exit_code = 3
 
 
-_host = click.argument("server", metavar="HOST", callback=_server)
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
 
 @deploy.command()
-@_host
+@host_argument
 @click.option("--process-manager", type=click.Choice(["systemd", "supervisor"]))
 @click.option("--domain", help="The name that people type.")
 @click.option("--tls", type=click.Choice(["certbot", "files", "none"]), help="The certificate.")
@@ -78,7 +79,7 @@ def setup(server: Server, dry_run: bool, **options: str | None) -> None:
 
 
 @deploy.command()
-@_host
+@host_argument
 @click.option("--allow-dirty", is_flag=True, help="Release although files are not committed.")
 @click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it.")
 @click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust.")
@@ -90,29 +91,31 @@ def release(
 
     It is checked with the smoke suite; what does not work gives way to the release before.
     """
-    _need_pyinfra()
     name = name_release(server.project, allow_dirty=allow_dirty)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{name}.tar.gz"
-        archive(server.project, file)
-        server.apply("release", {"release": name, "archive": str(file)}, dry_run=dry_run)
-    if dry_run or no_smoke:
+    keep = _read_settings(server.project, {})["keep_releases"]
+    steps = 6 if no_smoke else 7
+    folder = f"/opt/{package_name()}/releases/{name}"
+    switch = (
+        f"cd {folder} && STEP=2 STEPS={steps} deploy/vps/build && "
+        f"STEP=4 STEPS={steps} deploy/vps/activate {name} {keep}"
+    )
+    if dry_run:
+        click.echo(f"The files of {name} would go to {server.name}; then this would run:\n{switch}")
         return
-    if _smoke(server, ca) == 0:
-        click.echo(f"Released {name}.")
-        return
-    if server.read(f"ls /opt/{package_name()}/releases").split() == [name]:
-        raise click.ClickException(
-            f"{name} failed the smoke suite. It is the first release, so it stays: "
-            f"look at flask deploy logs {server}, mend it and release again."
-        )
-    click.echo(f"{name} failed the smoke suite: back to the release before.", err=True)
-    server.run(_go_back())
-    raise click.ClickException(f"{name} was not released; the release before it runs again.")
+    began = time.monotonic()
+    with _step(f"1/{steps} The files go to {server.name}"):
+        url, token = _upload(server, folder)
+    if server.run(switch) != 0:
+        raise click.ClickException(f"{name} was not released; the lines above say why.")
+    if not no_smoke:
+        click.echo(f"7/{steps} The smoke suite uses {url} from outside")
+        if _smoke(server, url, token, ca) != 0:
+            _give_up(server, name)
+    click.echo(f"Released {name} in {time.monotonic() - began:.0f} s.")
 
 
 @deploy.command()
-@_host
+@host_argument
 @_dry_run
 def rollback(server: Server, dry_run: bool) -> None:
     """Go back to the release before the running one, and remove that."""
@@ -123,14 +126,14 @@ def rollback(server: Server, dry_run: bool) -> None:
 
 
 @deploy.command()
-@_host
+@host_argument
 def status(server: Server) -> None:
     """Say what runs on HOST; exit code 1 if something is not well."""
     sys.exit(server.run(f"/opt/{package_name()}/current/deploy/vps/status"))
 
 
 @deploy.command()
-@_host
+@host_argument
 @click.option("--follow", "-f", is_flag=True, help="Go on as lines come.")
 @click.option("--lines", "-n", default=100, show_default=True, help="So many of the last ones.")
 def logs(server: Server, follow: bool, lines: int) -> None:
@@ -144,7 +147,7 @@ def logs(server: Server, follow: bool, lines: int) -> None:
 
 
 @deploy.command(context_settings=_PASS_ON)
-@_host
+@host_argument
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(server: Server, command: tuple[str, ...]) -> None:
     """Run a command in the release on HOST.
@@ -164,11 +167,8 @@ def run(server: Server, command: tuple[str, ...]) -> None:
 
 
 def _check_settings(project: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return the settings. Raises ``click.UsageError`` for those that cannot work."""
-    try:
-        settings = read(project, options)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    """Return the settings of a set-up. Raises ``click.UsageError`` for what cannot work."""
+    settings = _read_settings(project, options)
     if settings["tls"] == "files" and not (options["certificate"] and options["key"]):
         raise click.UsageError("--tls files needs --certificate FILE and --key FILE.")
     if settings["tls"] == "certbot" and settings["domain"].endswith("example.com"):
@@ -179,6 +179,14 @@ def _check_settings(project: Path, options: Mapping[str, str | None]) -> dict[st
     if not (project / "deploy" / settings["process_manager"]).is_dir():
         raise click.UsageError(f"This project has no folder deploy/{settings['process_manager']}.")
     return settings
+
+
+def _read_settings(project: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the settings. Raises ``click.UsageError`` for a wrong one."""
+    try:
+        return read(project, options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _get_certificate(server: Server, domain: str, options: Mapping[str, str | None]) -> None:
@@ -210,12 +218,47 @@ def _go_back() -> str:
     return f"/opt/{package_name()}/current/deploy/vps/activate --previous"
 
 
-def _smoke(server: Server, ca: str | None) -> int:
+@contextlib.contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Say what is waited for, and how long it took."""
+    click.echo(f"{what} ... ", nl=False)
+    began = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        click.echo("failed")
+        raise
+    click.echo(f"{time.monotonic() - began:.1f} s")
+
+
+def _upload(server: Server, folder: str) -> tuple[str, str]:
+    """Bring the last commit into a folder there; return the site's address and its API token."""
+    # Whoever may write there would run what he likes, so no umask of a login counts.
+    unpack = f"umask 022 && mkdir {folder} && tar -xzf - -C {folder}"
+    settings = f"/etc/{package_name()}"
+    with tempfile.TemporaryFile() as file:
+        archive(server.project, file)
+        file.seek(0)
+        text = server.read(f"{unpack} && cat {settings}/url {settings}/env", file)
+    url, _, lines = text.partition("\n")
+    tokens = [line for line in lines.splitlines() if line.startswith("API_TOKEN=")]
+    return url, tokens[-1].partition("=")[2].strip("\"'") if tokens else ""
+
+
+def _give_up(server: Server, name: str) -> NoReturn:
+    """Go back from a release that failed the smoke suite. Raises ``click.ClickException``."""
+    if server.read(f"ls /opt/{package_name()}/releases").split() == [name]:
+        raise click.ClickException(
+            f"{name} failed the smoke suite. It is the first release, so it stays: "
+            f"look at flask deploy logs {server}, mend it and release again."
+        )
+    click.echo(f"{name} failed the smoke suite: back to the release before.", err=True)
+    server.run(_go_back())
+    raise click.ClickException(f"{name} was not released; the release before it runs again.")
+
+
+def _smoke(server: Server, url: str, token: str, ca: str | None) -> int:
     """Run the smoke suite against the server itself, wherever DNS leads; return its exit code."""
-    name = package_name()
-    url, _, settings = server.read(f"cat /etc/{name}/url /etc/{name}/env").partition("\n")
-    tokens = [line for line in settings.splitlines() if line.startswith("API_TOKEN=")]
-    token = tokens[-1].partition("=")[2].strip("\"'") if tokens else ""
     arguments = ["--ca", ca] if ca else []
     if server.address:
         arguments += ["--connect", server.address]

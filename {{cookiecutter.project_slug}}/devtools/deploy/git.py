@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -44,6 +45,7 @@ def name_release(project: Path, *, allow_dirty: bool) -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{commit}"
 
 
-def archive(project: Path, file: Path) -> None:
-    """Write the files of the last commit into ``file``, a .tar.gz."""
-    _git(project, "archive", "--format=tar.gz", f"--output={file}", "HEAD", ".")
+def archive(project: Path, file: BinaryIO) -> None:
+    """Write the files of the last commit into ``file``, as a .tar.gz."""
+    command = ["git", "archive", "--format=tar.gz", "HEAD", "."]
+    subprocess.run(command, cwd=project, check=True, stdout=file)  # noqa: S603

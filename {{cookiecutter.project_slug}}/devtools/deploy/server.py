@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import click
+
+from ..application import PROJECT
 
 _HOST = re.compile(r"(?:(?P<user>\w[\w.-]*)@)?(?P<name>\w[\w.-]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 
@@ -95,17 +98,32 @@ class Server:
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         return subprocess.run(self.ssh(command, terminal=terminal), check=False).returncode  # noqa: S603
 
-    def read(self, command: str) -> str:
-        """Return what a shell command prints there.
+    def read(self, command: str, given: BinaryIO | None = None) -> str:
+        """Return what a shell command prints there; its input is the file ``given``, if any.
 
         Raises ``click.ClickException`` if it fails.
         """
+        return self._run_quietly(command, given, subprocess.PIPE).decode(errors="replace")
+
+    def fetch(self, command: str, file: BinaryIO) -> None:
+        """Write what a shell command prints there into ``file``.
+
+        Raises ``click.ClickException`` if it fails.
+        """
+        self._run_quietly(command, None, file)
+
+    def _run_quietly(self, command: str, given: BinaryIO | None, output: BinaryIO | int) -> bytes:
         done = subprocess.run(  # noqa: S603
-            self.ssh(command), check=False, text=True, capture_output=True
+            self.ssh(command),
+            stdin=given or subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
         )
         if done.returncode != 0:
-            raise click.ClickException(f"On {self.name}: {done.stderr.strip() or 'no answer'}")
-        return done.stdout
+            why = done.stderr.decode(errors="replace").strip()
+            raise click.ClickException(f"On {self.name}: {why or 'no answer'}")
+        return done.stdout or b""
 
     def apply(self, steps: str, data: Mapping[str, str | None], *, dry_run: bool = False) -> None:
         """Apply the steps of a file in ``deploy/vps``.
@@ -135,3 +153,11 @@ def addresses_of(name: str) -> set[str]:
     except OSError:
         return set()
     return {str(address[0]) for *_, address in found}
+
+
+def _parse_host(ctx: click.Context, _: click.Parameter, host: str) -> Server:
+    return Server.parse(host, PROJECT, ctx.obj)
+
+
+#: The server of a command; ``flask deploy`` has put the file of ``--ssh-config`` into ``obj``.
+host_argument = click.argument("server", metavar="HOST", callback=_parse_host)

@@ -1,5 +1,6 @@
 """``CELERY_WORKERS``: which workers there are, what they serve, and the options of each."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ class WorkerSpec:
         Celery's command line says what is wrong with an option or its value.
         """
         defaults = _DEFAULT_OPTIONS | (_WATCHED_OPTIONS if watched else {})
-        argv = ["worker", "--hostname", f"{self.name}@%h"]
+        # A second cluster of one machine, as during a release, has another name in its environment.
+        argv = ["worker", "--hostname", f"{self.name}@{os.environ.get('CELERY_WORKER_HOST', '%h')}"]
         for key, value in {"loglevel": loglevel, **defaults, **self.options}.items():
             argv += _spell(key, value)
         if self.queues:

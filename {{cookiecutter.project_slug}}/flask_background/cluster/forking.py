@@ -20,7 +20,7 @@ from ..base.settings import HOOKS, INTERVAL
 from .board import Board
 from .cluster import Cluster, Job, freeze_memory, run_celery
 from .liveness import pulse
-from .places import END_TASK, LOOK_EVERY, RENEW_PLACE, PlaceKeeper, missing, surplus
+from .places import END_TASK, RENEW_PLACE, PlaceKeeper, missing, surplus
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ _SILENT = 3.0 * INTERVAL
 #: Seconds that Redis must have answered all along before a suspected worker is killed. A worker
 #: that lost its connection tries again every 30 s at the latest, and must not be killed for it.
 _DEAF = 35.0
+#: Seconds between two looks until all workers take tasks for the first time: a release waits.
+_STARTING = 0.1
 
 #: What workers import anyway, imported before the fork so that it is there once.
 _WARM = (
@@ -130,15 +132,16 @@ class ForkingCluster(Cluster):
             os._exit(code)
 
     def _wait(self, timeout: float | None) -> bool:
-        pause = min(timeout or INTERVAL, INTERVAL, max(self._look_at - time.monotonic(), 0.01))
+        look_in = max(self._look_at - time.monotonic(), 0.01)
+        pause = min(timeout or INTERVAL, look_in, INTERVAL if pulse.ready else _STARTING)
         signal.setitimer(signal.ITIMER_REAL, pause)
         stop = signal.sigwait(self._signals) in self._STOP
         now = time.monotonic()
         if now >= self._look_at:
             self._look(now)
         if now >= self._watch_at and not (stop or self._stopping):
-            self._watch_at = now + INTERVAL - 0.5
             self._watch(now)
+            self._watch_at = now + (INTERVAL - 0.5 if pulse.ready else 0.0)
         return stop
 
     def _watch(self, now: float) -> None:
@@ -151,11 +154,10 @@ class ForkingCluster(Cluster):
         if not silent:
             pulse.report()
             return
-        self._watch_at = now + LOOK_EVERY  # somebody may wait for the first report
-        answers = self._redis_answers()
+        overdue = [job for job in silent if self._is_overdue(job, now)]
+        answers = bool(overdue) and self._redis_answers()
         for job in silent:
-            since = job.slot.beaten_at or job.started
-            if job.handle is None or not answers or now - since <= _SILENT:
+            if not answers or job not in overdue:
                 job.suspected_at = None
             elif job.suspected_at is None:
                 job.suspected_at = now
@@ -167,6 +169,10 @@ class ForkingCluster(Cluster):
         """Whether a worker is not there, has not beaten yet, or not lately though it could."""
         beat, busy = job.slot.beaten_at, job.slot.work and not job.stands_still
         return job.handle is None or not beat or (now - beat > _SILENT and not busy)
+
+    def _is_overdue(self, job: Job, now: float) -> bool:
+        """Whether a worker that is there should have beaten by now."""
+        return job.handle is not None and now - (job.slot.beaten_at or job.started) > _SILENT
 
     def _redis_answers(self) -> bool:
         client = connect_redis(self._celery.redis_url)

@@ -18,7 +18,8 @@ class Pulse:
     """What becomes of this process's beats: ``report``, unless a cluster gives something else."""
 
     def __init__(self) -> None:
-        self._ready = False
+        #: Whether it was reported at least once.
+        self.ready = False
         #: This process's part of the board, if a cluster forked it.
         self.slot: Slot | None = None
         self.beat: Callable[[], None] = self.report
@@ -28,8 +29,8 @@ class Pulse:
 
         systemd's protocol: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
         """
-        notify_systemd("WATCHDOG=1" if self._ready else "READY=1")
-        self._ready = True
+        notify_systemd("WATCHDOG=1" if self.ready else "READY=1")
+        self.ready = True
         if path := os.environ.get("CELERY_ALIVE_FILE"):
             # A full disk must not stop the worker; the file's age will tell.
             with contextlib.suppress(OSError):

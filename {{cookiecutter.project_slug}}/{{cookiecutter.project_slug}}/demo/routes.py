@@ -20,9 +20,11 @@ bp = Blueprint("demo", __name__)
 LONGEST, LONGEST_FOR_STRANGERS = 3600, 30
 
 
-@bp.before_request
 def refuse_strangers_in_production() -> None:
-    """Let only operators keep the workers busy, unless ``PUBLIC_DEMO`` lets everybody."""
+    """Let only operators keep the workers busy, unless ``PUBLIC_DEMO`` lets everybody.
+
+    Views call it after their limit, which counts those who are refused too.
+    """
     if not current_app.config["PUBLIC_DEMO"]:
         refuse_strangers()
 
@@ -31,6 +33,7 @@ def refuse_strangers_in_production() -> None:
 @limit_enqueue
 def start_task() -> ResponseReturnValue:
     """Start the task: ``{"duration": 5, "fail": false}``. Answers 202 with its id."""
+    refuse_strangers_in_production()
     body = {"duration": 5, **json_object("duration", "fail")}
     return accepted(long_task.delay(_duration(body), flag(body, "fail")).id)
 
@@ -46,6 +49,7 @@ def demo_queues() -> list[str]:
 @limit_enqueue
 def start_task_by_form() -> ResponseReturnValue:
     """Start the task from the page's form, and show it."""
+    refuse_strangers_in_production()
     text = request.form.get("duration", "")
     try:
         duration = _duration({"duration": float(text)})

@@ -1,0 +1,88 @@
+"""``flask deploy backup``, ``restore`` and ``drill``: what Redis holds, to here and back.
+
+What is done on the server stands in ``deploy/redis/``: a timer runs the same scripts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from ..application import package_name
+from .server import Server, host_argument
+
+
+@click.command()
+@host_argument
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def backup(server: Server, file: Path | None) -> None:
+    """Make a backup on HOST and fetch it, into FILE or into backups/.
+
+    It holds tasks and results: keep it as you keep secrets.
+    """
+    name = package_name()
+    newest = f"ls /var/lib/{name}-backups/????-??-??.rdb | tail -n 1"
+    there = server.read(f"systemctl start {name}-backup && {newest}").strip()
+    if not there:
+        raise click.ClickException(f"{server.name} has no backup. Release to it first.")
+    where = file or server.project / "backups" / f"{name}-{server.name}-{Path(there).name}"
+    where.parent.mkdir(parents=True, exist_ok=True)
+    # A connection that breaks leaves the file of before.
+    part = where.with_name(f"{where.name}.part")
+    try:
+        part.touch(mode=0o600)
+        with part.open("wb") as stream:
+            server.fetch(f"cat {there}", stream)
+        if server.read(f"sha256sum <{there}").split()[0] != _digest(part):
+            raise click.ClickException("The backup did not arrive whole. Try again.")
+        part.replace(where)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+    click.echo(f"{where}, {where.stat().st_size / 1024:,.0f} KiB")
+
+
+@click.command()
+@host_argument
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--yes", is_flag=True, help="Do not ask whether what is there may go.")
+def restore(server: Server, file: Path, yes: bool) -> None:
+    """Put the backup FILE in the place of what Redis on HOST holds.
+
+    It is copied and checked before anything stops; what was there is kept on the server, and comes
+    back if Redis does not start with the backup.
+    """
+    if not yes:
+        question = f"The application on {server.name} stops for some seconds, and what its Redis"
+        click.confirm(f"{question} holds gives way to {file.name}. Go on?", abort=True)
+    place = shlex.quote(f"/var/tmp/{package_name()}-{_digest(file)[:16]}.rdb")  # noqa: S108
+    script = f"/opt/{package_name()}/current/deploy/redis/restore"
+    with file.open("rb") as stream:
+        # A file of that name that somebody else made is not written to.
+        arrive = f"umask 077 && rm -f {place} && set -C && cat >{place}"
+        server.read(f"{arrive} && echo '{_digest(file)}  {place}' | sha256sum -c --quiet", stream)
+    code = server.run(f"{script} {place}; code=$?; rm -f {place}; exit $code")
+    if code != 0:
+        raise click.ClickException(f"{file} was not restored; the lines above say why.")
+
+
+@click.command()
+@host_argument
+def drill(server: Server) -> None:
+    """Try the newest backup on HOST: restore it beside, and say what it holds.
+
+    The server does it by itself every week; `status` shows the last result.
+    """
+    name = package_name()
+    result = f"cat /var/lib/{name}-backups/drill"
+    sys.exit(server.run(f"systemctl start {name}-drill; code=$?; {result}; exit $code"))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
