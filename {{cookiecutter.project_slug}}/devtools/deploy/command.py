@@ -233,13 +233,21 @@ def _step(what: str) -> Iterator[None]:
 
 def _upload(server: Server, folder: str) -> tuple[str, str]:
     """Bring the last commit into a folder there; return the site's address and its API token."""
-    # Whoever may write there would run what he likes, so no umask of a login counts.
-    unpack = f"umask 022 && mkdir {folder} && tar -xzf - -C {folder}"
     settings = f"/etc/{package_name()}"
+    script = f"""
+if ! [ -e {settings}/url ]; then
+  echo "It is not set up. First: flask deploy setup {server}" >&2
+  exit 1
+fi
+# Whoever may write there would run what he likes, so no umask of a login counts.
+umask 022
+mkdir {folder} || exit
+tar -xzf - -C {folder} || {{ rm -rf {folder}; exit 1; }}
+cat {settings}/url {settings}/env"""
     with tempfile.TemporaryFile() as file:
         archive(server.project, file)
         file.seek(0)
-        text = server.read(f"{unpack} && cat {settings}/url {settings}/env", file)
+        text = server.read(script, file)
     url, _, lines = text.partition("\n")
     tokens = [line for line in lines.splitlines() if line.startswith("API_TOKEN=")]
     return url, tokens[-1].partition("=")[2].strip("\"'") if tokens else ""
