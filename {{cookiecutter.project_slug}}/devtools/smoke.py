@@ -39,7 +39,8 @@ def run_suite(url: str, token: str, arguments: Sequence[str]) -> int:
             "flask smoke needs a development installation. Run `uv sync` in the project's folder."
         )
     command = [sys.executable, "-m", "pytest", "smoke", "--quiet", "--no-header", "--no-summary"]
-    command += ["--tb=no", "-p", "no:cacheprovider", "--base-url", url, *arguments]
+    command += ["--tb=no", "-p", "no:cacheprovider", "-p", "devtools.smoke_steps"]
+    command += ["--capture=no", "-o", "console_output_style=classic", "--base-url", url, *arguments]
     # The suite needs no plugin, and all those of the libraries take half of its start.
     environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **os.environ, "API_TOKEN": token}
     return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode  # noqa: S603

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
@@ -142,7 +143,9 @@ class Server:
         for name, value in given.items():
             line += ["--data", f"{name}={value}"] if value else []
         line += [self.name, f"deploy/vps/{steps}.py"]
-        if subprocess.run(line, cwd=self.project, check=False).returncode != 0:  # noqa: S603
+        environment = {**os.environ, "PYINFRA_PROGRESS": "off"}  # deploy/vps/progress.py tells it
+        done = subprocess.run(line, cwd=self.project, env=environment, check=False)  # noqa: S603
+        if done.returncode != 0:
             raise click.ClickException(f"{steps} stopped on {self.name}; the lines above say why.")
 
 
