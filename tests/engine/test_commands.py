@@ -51,6 +51,15 @@ def test_a_worker_may_be_named_and_set_on_the_command_line(
         assert concurrency("foo@bar") == 3
 
 
+def test_a_wrong_word_for_a_command_of_celery_names_the_command_as_it_is_typed(
+    invoke: Invoke,
+) -> None:
+    done = invoke("inspect", "activ")
+    assert done.exit_code == 2
+    assert "Usage: sample_app celery inspect " in done.output
+    assert "active" in done.output
+
+
 def concurrency(worker: str) -> int:
     """Ask a worker how many children it has."""
     stats = celery.inspect.stats(destination=[worker], timeout=20)

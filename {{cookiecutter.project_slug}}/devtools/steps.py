@@ -1,4 +1,4 @@
-"""Which step of how many runs, and for how long: on a terminal a line that moves, in a log lines."""
+"""Which step of how many runs, and for how long: a line that moves, and in a log lines."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from ..application import package_name
+from ..sections import SectionedGroup
 from ..smoke import run_suite
 from .backups import backup, drill, restore
 from .git import archive, name_release
@@ -25,7 +26,17 @@ from .settings import read
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-@click.group(short_help="Run it on a server: setup, release, rollback, status, logs.")
+_SECTIONS = {
+    "Bring it there": ("setup", "release", "rollback"),
+    "Look after it": ("status", "logs", "run"),
+}
+
+
+@click.group(
+    cls=SectionedGroup,
+    sections=_SECTIONS,
+    short_help="Run it on a server: setup, release, rollback, status, logs.",
+)
 @click.option("--ssh-config", metavar="FILE", help="Settings of ssh, instead of ~/.ssh/config.")
 @click.pass_context
 def deploy(ctx: click.Context, ssh_config: str | None) -> None:
