@@ -146,8 +146,9 @@ def test_purge_empties_the_queues(own_redis: EmbeddedRedis) -> None:
 def test_help_lists_our_commands_and_those_of_celery(invoke: Invoke) -> None:
     commands = invoke("--help").stdout
 
-    for name in ("cluster", "worker", "beat", "inspect", "control", "status", "purge", "report"):
+    for name in ("cluster", "worker", "beat", "inspect", "control", "status", "purge", "dead"):
         assert f"\n  {name} " in commands
+    assert " report, " in commands, "The seldom needed are named too."
 
 
 def test_help_is_short_too(invoke: Invoke) -> None:
