@@ -83,7 +83,7 @@ def test_the_tools_work_all_the_same(
         assert sentence not in done.stderr
     done = flask("smoke", "http://127.0.0.1:1", **variables)
     assert done.returncode == 1
-    assert re.fullmatch(r"\[1/1\] test_site: [0-9.]+ s, 1 failed\n", done.stderr)
+    assert re.fullmatch(r"1/1 test_site \.\.\. [0-9.]+ s, 1 failed\n", done.stderr)
     assert "1 failed" in done.stdout
     done = flask("dev", "--host", "192.0.2.1", **variables)
     assert "192.0.2.1 is not an address of this machine" in done.stderr

@@ -75,7 +75,7 @@ class Steps:
     def _line(self) -> str:
         total = str(self.total)
         took = duration(time.monotonic() - self._since)
-        return f"[{self._number:>{len(total)}}/{total}] {self._name}: {took}"
+        return f"{self._number:>{len(total)}}/{total} {self._name} ... {took}"
 
     def _fill(self, line: str) -> str:
         width = shutil.get_terminal_size().columns - 1

@@ -17,19 +17,19 @@ class Progress(BaseStateCallback):
         self._steps = Steps(0)
         self._changed = self._done = 0
 
-    def operation_start(self, state: State, op_hash: str) -> None:  # type: ignore[override]
+    def operation_start(self, state: State, op_hash: str) -> None:
         """Tell of the step that begins."""
         logger.setLevel(logging.WARNING)
         self._steps.total = len(state.get_op_order())
         self._steps.start(", ".join(state.get_op_meta(op_hash).names))
 
-    def operation_host_error(  # type: ignore[override]
+    def operation_host_error(
         self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         """Tell that it failed; pyinfra has said why, and ends."""
         self._steps.end("failed")
 
-    def operation_end(self, state: State, op_hash: str) -> None:  # type: ignore[override]
+    def operation_end(self, state: State, op_hash: str) -> None:
         """Tell that it ended well, and after the last one what came of all."""
         results = [state.get_op_data_for_host(host, op_hash) for host in state.inventory]
         changed = any(result.operation_meta.did_change() for result in results)

@@ -29,6 +29,8 @@ _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_
 _SECTIONS = {
     "Bring it there": ("setup", "release", "rollback"),
     "Look after it": ("status", "logs", "run"),
+    "Backups": ("backup", "restore", "drill"),
+    "Several machines": ("swarm",),
 }
 
 
