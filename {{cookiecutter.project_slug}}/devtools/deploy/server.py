@@ -131,9 +131,8 @@ class Server:
 
         Raises ``click.ClickException`` if one fails; pyinfra has said which.
         """
-        line = [sys.executable, "-m", "pyinfra", "--yes", "--user", self.user]
-        line += ["--port", str(self.port)]
-        line += ["--dry"] if dry_run else []
+        line = [sys.executable, "-m", "pyinfra", "--user", self.user, "--port", str(self.port)]
+        line += ["--dry"] if dry_run else ["--yes"]  # --yes looks for no changes to tell of
         line += [] if self.user == "root" else ["--sudo"]
         given = {
             "ssh_config_file": self.ssh_config,
