@@ -7,7 +7,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ import click
 from ..application import package_name
 from ..sections import SectionedGroup
 from ..smoke import run_suite
+from ..steps import Steps
 from .backups import backup, drill, restore
 from .git import archive, name_release
 from .server import Server, addresses_of, host_argument
@@ -116,7 +117,7 @@ def release(
         click.echo(f"The files of {name} would go to {server.name}; then this would run:\n{switch}")
         return
     began = time.monotonic()
-    with _step(f"1/{steps} The files go to {server.name}"):
+    with Steps(steps).step(f"The files go to {server.name}"):
         url, token = _upload(server, folder)
     if server.run(switch) != 0:
         raise click.ClickException(f"{name} was not released; the lines above say why.")
@@ -229,19 +230,6 @@ def _need_pyinfra() -> None:
 
 def _go_back() -> str:
     return f"/opt/{package_name()}/current/deploy/vps/activate --previous"
-
-
-@contextlib.contextmanager
-def _step(what: str) -> Iterator[None]:
-    """Say what is waited for, and how long it took."""
-    click.echo(f"{what} ... ", nl=False)
-    began = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        click.echo("failed")
-        raise
-    click.echo(f"{time.monotonic() - began:.1f} s")
 
 
 def _upload(server: Server, folder: str) -> tuple[str, str]:
