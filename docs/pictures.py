@@ -65,6 +65,7 @@ def draw(name: str, command: str, output: str) -> None:
     """Write docs/images/NAME.svg: the command, and what it said."""
     text = ADDRESS.sub("203.0.113.7", output.replace("\r\n", "\n").replace(CLEAR_LINE, ""))
     console = Console(record=True, width=WIDTH, file=io.StringIO())
+    text = re.sub(r" +$", "", text, flags=re.MULTILINE)
     lines = Text.from_ansi(f"$ {command}\n{text}".rstrip())
     console.print(lines, no_wrap=True, overflow="ellipsis")
     path = PICTURES / f"{name}.svg"
