@@ -74,7 +74,7 @@ def restore(server: Server, file: Path, yes: bool) -> None:
 @click.command()
 @host_argument
 def drill(server: Server) -> None:
-    """Try the newest backup on HOST: restore it beside, and say what it holds.
+    """Restore the newest backup on HOST beside Redis, and say what it holds.
 
     The server does it by itself every week; `status` shows the last result.
     """
