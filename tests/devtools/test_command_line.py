@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,10 +82,24 @@ def test_the_tools_work_all_the_same(
         assert "refused" in done.stdout + done.stderr, "It has asked the server."
         assert sentence not in done.stderr
     done = flask("smoke", "http://127.0.0.1:1", **variables)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert done.returncode == 1
+    assert re.fullmatch(r"1/1 test_site \.\.\. [0-9.]+ s, 1 failed\n", done.stderr)
     assert "1 failed" in done.stdout
     done = flask("dev", "--host", "192.0.2.1", **variables)
     assert "192.0.2.1 is not an address of this machine" in done.stderr
+
+
+def names_in_sections(shown: str) -> list[str]:
+    """Return the first word of each line in the sections of a help: headings, and commands."""
+    sections = shown[shown.index("On your machine:") :]
+    return [line.split()[0] for line in sections.splitlines() if line]
+
+
+@pytest.mark.parametrize("group", [[], ["deploy"], ["celery"], ["celery", "dead"]])
+def test_each_command_has_one_line_that_is_not_cut(flask: Flask, group: list[str]) -> None:
+    shown = flask(*group, "--help", COLUMNS="80").stdout
+    assert shown.startswith("Usage:")
+    assert "..." not in shown.replace("[ARGS]...", "")
 
 
 @broken
@@ -95,7 +110,7 @@ def test_the_help_names_what_works_and_says_what_does_not(
     done = flask("--help", **variables)
     assert done.returncode == 0
     assert done.stderr.strip() == sentence
-    names = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
+    names = names_in_sections(done.stdout)
     assert {"dev", "deploy", "smoke", "run"} <= set(names) and "greet" not in names
     for command in ("dev", "deploy", "smoke"):
         done = flask(command, "--help", **variables)
@@ -111,18 +126,34 @@ def test_somebody_who_asks_for_the_error_gets_all_of_it(project: Path, flask: Fl
 def test_all_commands_stand_beside_each_other(flask: Flask) -> None:
     done = flask("--help")
     assert done.stderr == ""
-    names = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
-    assert {"celery", "deploy", "dev", "greet", "routes", "smoke"} <= set(names)
+    assert names_in_sections(done.stdout) == [
+        *("On", "dev", "routes", "shell", "run"),
+        *("Background", "celery"),
+        *("Deployment:", "deploy", "smoke"),
+        *("More:", "greet"),
+    ]
     assert flask("greet").stdout == "redis redis://127.0.0.1:1/0\n"
     assert "healthz" in flask("routes").stdout
 
 
-@pytest.mark.parametrize("wrong", ["deplyo", "rotues", "gret"])
-def test_a_wrong_name_leads_to_the_nearest_right_one(flask: Flask, wrong: str) -> None:
-    done = flask(wrong)
-    right = {"deplyo": "deploy", "rotues": "routes", "gret": "greet"}[wrong]
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("deplyo", "deploy"),
+        ("rotues", "routes"),
+        ("gret", "greet"),
+        ("deploy relase", "release"),
+        ("deploy release host --alow-dirty", "--allow-dirty"),
+        ("smoke --insecur", "--insecure"),
+        ("celery statuss", "status"),
+        ("celery worker --concurency 2", "--concurrency"),
+    ],
+)
+def test_a_wrong_name_leads_to_the_nearest_right_one(flask: Flask, typed: str, right: str) -> None:
+    done = flask(*typed.split())
     assert done.returncode == 2
-    assert f"No such command '{wrong}'. Did you mean '{right}'?" in done.stderr
+    proposed = done.stderr.rpartition("Did you mean")[2]
+    assert f"'{right}'" in proposed
 
 
 def test_a_second_window_finds_the_running_redis(project: Path, flask: Flask) -> None:

@@ -54,6 +54,15 @@ def test_a_worker_may_be_named_and_set_on_the_command_line(
         assert set(answers) == {"foo@bar", "foo.2@bar", "foo.3@bar"}
 
 
+def test_a_wrong_word_for_a_command_of_celery_names_the_command_as_it_is_typed(
+    invoke: Invoke,
+) -> None:
+    done = invoke("inspect", "activ")
+    assert done.exit_code == 2
+    assert "Usage: sample_app celery inspect " in done.output
+    assert "active" in done.output
+
+
 def test_celery_itself_finds_the_application(start: StartCluster, own_redis: EmbeddedRedis) -> None:
     config = {"REDIS_URL": own_redis.url}
     command = [sys.executable, "-m", "celery", "-A", "sample_celery", "worker", "-c", "1"]
@@ -167,8 +176,9 @@ def test_purge_empties_the_queues(own_redis: EmbeddedRedis) -> None:
 def test_help_lists_our_commands_and_those_of_celery(invoke: Invoke) -> None:
     commands = invoke("--help").stdout
 
-    for name in ("cluster", "worker", "beat", "inspect", "control", "status", "purge", "report"):
+    for name in ("cluster", "worker", "beat", "inspect", "control", "status", "purge", "dead"):
         assert f"\n  {name} " in commands
+    assert " report, " in commands, "The seldom needed are named too."
 
 
 def test_help_is_short_too(invoke: Invoke) -> None:

@@ -303,6 +303,7 @@ def test_a_dry_run_does_nothing(server: Server) -> None:
     before = server.shell(f"ls /opt/{SLUG}/releases")
     server.deploy("release", "--dry-run")
     server.deploy("rollback", "--dry-run")
+    assert f"File /etc/{server.slug}/url" in server.setup("--dry-run"), "It says what it would do."
     assert server.shell(f"ls /opt/{SLUG}/releases") == before
 
 

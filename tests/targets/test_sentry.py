@@ -16,7 +16,6 @@ import pytest
 import support
 from devtools.dev.redis_server import EmbeddedRedis
 from targets.browser import Process
-from targets.stack import free_port
 
 #: Seconds; reached only when something is broken
 PATIENCE = 60.0
@@ -108,7 +107,7 @@ def url(
         with (demo / name).open("a") as file:
             file.write(text)
     support.succeed("uv", "sync", "--quiet", "--locked", "--extra", "sentry", cwd=project)
-    folder, port = tmp_path_factory.mktemp("sentry"), free_port()
+    folder, port = tmp_path_factory.mktemp("sentry"), support.free_port()
     with EmbeddedRedis(folder / "redis") as redis:
         settings = {
             **{"FLASK_APP": support.DEFAULT_SLUG, "FLASK_CONFIG": "production"},

@@ -15,9 +15,22 @@ from flask.cli import AppGroup, FlaskGroup, ScriptInfo
 from .application import load
 from .deploy.command import deploy
 from .dev.command import dev
+from .sections import write_sections
 from .smoke import smoke
 
 TOOLS = (dev, deploy, smoke)
+SECTIONS = {
+    "On your machine": ("dev", "routes", "shell", "run"),
+    "Background work": ("celery",),
+    "Deployment": ("check", "deploy", "smoke"),
+}
+#: What libraries say of their commands in words that a newcomer need not know.
+LINES = {
+    "limiter": "Look at the rate limits, and clear them.",
+    "routes": "List the addresses that the application answers.",
+    "run": "Run the web server alone; `dev` runs all of it.",
+    "shell": "Open a Python prompt in the application.",
+}
 
 
 def create_app() -> Flask:
@@ -28,6 +41,9 @@ def create_app() -> Flask:
     context = click.get_current_context(silent=True)
     if context is None or not isinstance(context.command, FlaskGroup):
         return load_with_tools()  # a command of Flask's own, such as `flask run`
+    # Flask's own group lists its commands from a to z and looks for the application meanwhile. So
+    # our sections take the place of that list where its help ends.
+    setattr(context.command, "format_epilog", _format_sections)  # noqa: B010
     place = Flask(__name__)
     place.cli = Commands()
     return place
@@ -41,11 +57,18 @@ def load_with_tools() -> Flask:
     return app
 
 
+def _format_sections(ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    if "Commands:\n" in formatter.buffer and isinstance(ctx.command, click.Group):
+        del formatter.buffer[formatter.buffer.index("Commands:\n") - 1 :]
+        write_sections(ctx, ctx.command, formatter, SECTIONS, LINES)
+
+
 class Commands(AppGroup):
     """The tools; the application is loaded when another name, or all names, are asked for."""
 
     def __init__(self) -> None:
         super().__init__(commands={str(command.name): command for command in TOOLS})
+        self._told = False
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find a tool, or a command of the application. Raises ``click.ClickException``."""
@@ -61,7 +84,9 @@ class Commands(AppGroup):
         try:
             return _application(ctx).cli.list_commands(ctx)
         except click.ClickException as error:
-            click.secho(f"{error.format_message()}\n", err=True, fg="red")
+            if not self._told:  # the help asks twice
+                click.secho(f"{error.format_message()}\n", err=True, fg="red")
+            self._told = True
             return super().list_commands(ctx)
 
 

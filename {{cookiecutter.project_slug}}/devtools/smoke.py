@@ -16,17 +16,29 @@ from .application import PROJECT
 @click.command(
     "smoke",
     short_help="Use a running deployment from outside, and say what works.",
-    context_settings={"ignore_unknown_options": True},
 )
 @click.argument("url", default="http://127.0.0.1:8000")
 @click.option("--api-token", envvar="API_TOKEN", help="The deployment's token; else API_TOKEN.")
+@click.option("--ca", metavar="FILE", help="The authority that signed the certificate.")
+@click.option("--insecure", is_flag=True, help="Accept any certificate.")
+@click.option("--connect", metavar="ADDRESS", help="Speak to this address, wherever DNS leads.")
+@click.option("--wait", metavar="SECONDS", help="How long it may take to become ready (10).")
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
-def smoke(url: str, api_token: str | None, pytest_arguments: tuple[str, ...]) -> None:
+def smoke(
+    url: str,
+    api_token: str | None,
+    insecure: bool,
+    pytest_arguments: tuple[str, ...],
+    **options: str | None,
+) -> None:
     """Check the deployment at URL from outside; by default the one that `flask dev` runs.
 
-    More arguments go to pytest, such as --ca FILE or --insecure. Ends with code 0 if all is well.
+    What stands behind -- goes to pytest: flask smoke URL -- -k page. The exit code is 0 if all is
+    well.
     """
-    sys.exit(run_suite(url, api_token or "", pytest_arguments))
+    arguments = [f"--{name}={value}" for name, value in options.items() if value]
+    arguments += ["--insecure"] if insecure else []
+    sys.exit(run_suite(url, api_token or "", [*arguments, *pytest_arguments]))
 
 
 def run_suite(url: str, token: str, arguments: Sequence[str]) -> int:
@@ -39,7 +51,8 @@ def run_suite(url: str, token: str, arguments: Sequence[str]) -> int:
             "flask smoke needs a development installation. Run `uv sync` in the project's folder."
         )
     command = [sys.executable, "-m", "pytest", "smoke", "--quiet", "--no-header", "--no-summary"]
-    command += ["--tb=no", "-p", "no:cacheprovider", "--base-url", url, *arguments]
+    command += ["--tb=no", "-p", "no:cacheprovider", "-p", "devtools.smoke_steps"]
+    command += ["--capture=no", "-o", "console_output_style=classic", "--base-url", url, *arguments]
     # The suite needs no plugin, and all those of the libraries take half of its start.
     environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **os.environ, "API_TOKEN": token}
     return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode  # noqa: S603

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from devtools.deploy.settings import read
-from pyinfra import config, host
+from pyinfra import config, host, state
 from pyinfra.api.exceptions import OperationError
 from pyinfra.api.operation import OperationMeta
 from pyinfra.facts.files import File
 from pyinfra.facts.server import Command
 from pyinfra.operations import files
+
+from .progress import Progress
 
 NAME = "{{ cookiecutter.project_slug }}"
 UNITS = "/etc/systemd/system"
@@ -27,6 +29,7 @@ def _settings() -> dict[str, Any]:
         raise OperationError(str(error)) from None
 
 
+state.add_callback_handler(Progress())
 settings = _settings()
 supervised = settings["process_manager"] == "supervisor"
 

@@ -74,9 +74,10 @@ def restore(server: Server, file: Path, yes: bool) -> None:
 @click.command()
 @host_argument
 def drill(server: Server) -> None:
-    """Try the newest backup on HOST: restore it beside, and say what it holds.
+    """Try whether the newest backup on HOST can be restored.
 
-    The server does it by itself every week; `status` shows the last result.
+    A Redis beside the running one takes it and says what it holds. The server does this by itself
+    every week; `status` shows the last result.
     """
     name = package_name()
     result = f"cat /var/lib/{name}-backups/drill"

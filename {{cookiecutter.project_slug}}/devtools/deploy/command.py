@@ -7,7 +7,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 import click
 
 from ..application import package_name
+from ..sections import SectionedGroup
 from ..smoke import run_suite
+from ..steps import Steps
 from .backups import backup, drill, restore
 from .git import archive, name_release
 from .server import Server, addresses_of, host_argument
@@ -25,7 +27,19 @@ from .settings import read
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-@click.group(short_help="Run it on a server: setup, release, rollback, status, logs.")
+_SECTIONS = {
+    "Bring it there": ("setup", "release", "rollback"),
+    "Look after it": ("status", "logs", "run"),
+    "Backups": ("backup", "restore", "drill"),
+    "Several machines": ("swarm",),
+}
+
+
+@click.group(
+    cls=SectionedGroup,
+    sections=_SECTIONS,
+    short_help="Run it on a server: setup, release, rollback, status, logs.",
+)
 @click.option("--ssh-config", metavar="FILE", help="Settings of ssh, instead of ~/.ssh/config.")
 @click.pass_context
 def deploy(ctx: click.Context, ssh_config: str | None) -> None:
@@ -103,7 +117,7 @@ def release(
         click.echo(f"The files of {name} would go to {server.name}; then this would run:\n{switch}")
         return
     began = time.monotonic()
-    with _step(f"1/{steps} The files go to {server.name}"):
+    with Steps(steps).step(f"The files go to {server.name}"):
         url, token = _upload(server, folder)
     if server.run(switch) != 0:
         raise click.ClickException(f"{name} was not released; the lines above say why.")
@@ -218,28 +232,23 @@ def _go_back() -> str:
     return f"/opt/{package_name()}/current/deploy/vps/activate --previous"
 
 
-@contextlib.contextmanager
-def _step(what: str) -> Iterator[None]:
-    """Say what is waited for, and how long it took."""
-    click.echo(f"{what} ... ", nl=False)
-    began = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        click.echo("failed")
-        raise
-    click.echo(f"{time.monotonic() - began:.1f} s")
-
-
 def _upload(server: Server, folder: str) -> tuple[str, str]:
     """Bring the last commit into a folder there; return the site's address and its API token."""
-    # Whoever may write there would run what he likes, so no umask of a login counts.
-    unpack = f"umask 022 && mkdir {folder} && tar -xzf - -C {folder}"
     settings = f"/etc/{package_name()}"
+    script = f"""
+if ! [ -e {settings}/url ]; then
+  echo "It is not set up. First: flask deploy setup {server}" >&2
+  exit 1
+fi
+# Whoever may write there would run what he likes, so no umask of a login counts.
+umask 022
+mkdir {folder} || exit
+tar -xzf - -C {folder} || {{ rm -rf {folder}; exit 1; }}
+cat {settings}/url {settings}/env"""
     with tempfile.TemporaryFile() as file:
         archive(server.project, file)
         file.seek(0)
-        text = server.read(f"{unpack} && cat {settings}/url {settings}/env", file)
+        text = server.read(script, file)
     url, _, lines = text.partition("\n")
     tokens = [line for line in lines.splitlines() if line.startswith("API_TOKEN=")]
     return url, tokens[-1].partition("=")[2].strip("\"'") if tokens else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
@@ -130,9 +131,8 @@ class Server:
 
         Raises ``click.ClickException`` if one fails; pyinfra has said which.
         """
-        line = [sys.executable, "-m", "pyinfra", "--yes", "--user", self.user]
-        line += ["--port", str(self.port)]
-        line += ["--dry"] if dry_run else []
+        line = [sys.executable, "-m", "pyinfra", "--user", self.user, "--port", str(self.port)]
+        line += ["--dry"] if dry_run else ["--yes"]  # --yes looks for no changes to tell of
         line += [] if self.user == "root" else ["--sudo"]
         given = {
             "ssh_config_file": self.ssh_config,
@@ -142,7 +142,9 @@ class Server:
         for name, value in given.items():
             line += ["--data", f"{name}={value}"] if value else []
         line += [self.name, f"deploy/vps/{steps}.py"]
-        if subprocess.run(line, cwd=self.project, check=False).returncode != 0:  # noqa: S603
+        environment = {**os.environ, "PYINFRA_PROGRESS": "off"}  # deploy/vps/progress.py tells it
+        done = subprocess.run(line, cwd=self.project, env=environment, check=False)  # noqa: S603
+        if done.returncode != 0:
             raise click.ClickException(f"{steps} stopped on {self.name}; the lines above say why.")
 
 

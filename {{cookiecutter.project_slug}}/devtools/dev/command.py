@@ -11,7 +11,7 @@ import click
 from .redis_address import uses_fake
 
 
-@click.command("dev", short_help="Run everything for development: web, worker, Redis.")
+@click.command("dev", short_help="Run all of it: web, workers, scheduler and a Redis.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",

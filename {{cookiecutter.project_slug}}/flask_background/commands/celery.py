@@ -19,6 +19,26 @@ from .dead import dead
 #: Whether this system can fork: Windows cannot.
 _FORKS = hasattr(os, "fork")
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []}
+#: What the help shows, a line for each command. Celery's others are named without one.
+_SECTIONS = {
+    "Run": {
+        "cluster": "Run every worker of the config and the scheduler.",
+        "worker": "Run one worker of the config.",
+        "beat": "Run the scheduler alone.",
+        "flower": "Run Flower, a page that shows workers and tasks.",
+    },
+    "Look": {
+        "status": "Name the workers that answer.",
+        "inspect": "Ask the workers: active, reserved, registered, stats and more.",
+        "result": "Print the result of a task, by its id.",
+        "dead": "Look at tasks that were given up; send them again or drop them.",
+    },
+    "Act": {
+        "call": "Start a task by its name.",
+        "control": "Tell the workers: shutdown, revoke, rate_limit and more.",
+        "purge": "Throw away every task that waits.",
+    },
+}
 
 
 class CeleryGroup(click.Group):
@@ -28,17 +48,39 @@ class CeleryGroup(click.Group):
         """Name all commands, ours and Celery's."""
         return sorted({*super().list_commands(ctx), *_celery_commands()})
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what one needs in sections, and name the rest."""
+        left = self.list_commands(ctx)
+        width = max(len(name) for lines in _SECTIONS.values() for name in lines)
+        for title, lines in _SECTIONS.items():
+            rows = [(name.ljust(width), text) for name, text in lines.items() if name in left]
+            left = [name for name in left if name not in lines]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        with formatter.section("Celery's others, seldom needed"):
+            formatter.write_text(", ".join(left))
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Find a command of ours, or wrap the one of Celery's."""
+        """Find a command of ours, or wrap the one of Celery's.
+
+        Raises ``click.NoSuchCommand``, which names the nearest one.
+        """
         own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in _celery_commands():
+        if own is not None:
             return own
+        if cmd_name not in _celery_commands():
+            raise click.NoSuchCommand(cmd_name, possibilities=self.list_commands(ctx), ctx=ctx)
         foreign = _celery_commands()[cmd_name]
 
         @click.pass_context
         def pass_on(ctx: click.Context, arguments: tuple[str, ...]) -> None:
             celery: Any = _celery_of(ctx)
-            code = run_celery(celery, [cmd_name, *arguments])
+            try:
+                code = run_celery(celery, [cmd_name, *arguments])
+            except click.UsageError as error:
+                if error.ctx and ctx.parent:  # or the command would seem to be `flask inspect`
+                    error.ctx.find_root().info_name = ctx.parent.command_path
+                raise
             ctx.exit(code or bool(celery.control.refused))
 
         return click.Command(
@@ -56,8 +98,8 @@ class CeleryGroup(click.Group):
 def celery_group() -> None:
     """Run and look after the background workers.
 
-    'cluster' is what runs in production: every worker of CELERY_WORKERS and the scheduler. All
-    other commands are Celery's own; 'flask celery COMMAND --help' shows their options.
+    'cluster' is what runs in production; CELERY_WORKERS in config.py says which workers there are.
+    cluster, worker and dead are the application's, all other commands Celery's own.
     """
 
 

@@ -58,7 +58,7 @@ def show(letter_id: str) -> None:
 @click.option("--unsigned", is_flag=True, help="Those too that this application did not sign.")
 @with_appcontext
 def requeue(letter_id: str | None, every: bool, unsigned: bool) -> None:
-    """Send one again, as if it were new."""
+    """Send one again, as if it were new, or with --all each."""
     _each(letter_id, every, partial(failed.send_again, unsigned=unsigned), "sent again")
 
 
@@ -67,7 +67,7 @@ def requeue(letter_id: str | None, every: bool, unsigned: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @with_appcontext
 def drop(letter_id: str | None, every: bool) -> None:
-    """Throw one away."""
+    """Throw one away, or with --all each."""
     _each(letter_id, every, failed.drop, "dropped")
 
 

@@ -56,9 +56,8 @@ def refuse(core: Core, tag: str, key: str, text: str, reason: str) -> None:
     bury(core, tag, key, text, reason, kind=REFUSED)
     # When it was taken, Redis took its word that it is a task, which would seem to run now.
     record = core.keys.record(_short(_headers(text).get("id")))
-    with contextlib.suppress(AttributeError, ValueError):  # whatever somebody wrote there
-        if read(core.redis.get(record) or "{}").get("status") == states.STARTED:
-            core.redis.delete(record)
+    if (read(core.redis.get(record) or "") or {}).get("status") == states.STARTED:
+        core.redis.delete(record)
     count_refused(core)
 
 

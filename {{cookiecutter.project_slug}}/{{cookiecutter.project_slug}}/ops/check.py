@@ -27,7 +27,7 @@ def init_app(app: Flask) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Say whether the settings can work and Redis answers.")
 @click.option("--wait", default=20.0, show_default=True, help="Seconds that Redis may take.")
 @with_appcontext
 def check(wait: float) -> None:
