@@ -55,7 +55,8 @@ class Core(Celery):
         self.seal: Seal | None = None
         self._flask_app: Flask | None = None
         self._scheduled: dict[str, dict[str, Any]] = {}
-        self._patient = False
+        #: Whether this process, a worker, waits for Redis.
+        self.patient = False
         self._own: dict[str, Any] = {}
         self._making = threading.RLock()
 
@@ -65,7 +66,7 @@ class Core(Celery):
         Called again with another application (as tests do), the tasks follow the new one.
         Raises ``ConfigurationError`` when a ``CELERY_*`` value cannot work.
         """
-        if self._patient:
+        if self.patient:
             raise ConfigurationError(
                 "This process is a worker: what it may run was settled when it started. Do not "
                 "make another application in it."
@@ -181,7 +182,7 @@ class Core(Celery):
             # A task that is sent again by itself (a retry) has a record already.
             return bool(self.redis.set(key, pending(task_id, name), nx=True, ex=lifetime))
         except RedisError:
-            if self._patient:
+            if self.patient:
                 return False  # the publishing waits for Redis
             raise
 
@@ -219,13 +220,13 @@ class Core(Celery):
 
     def connection_for_write(self, url: Any = None, **kwargs: Any) -> Any:
         """Make a connection to publish on. A web request may not wait long; a worker may."""
-        if not self._patient:
+        if not self.patient:
             kwargs["transport_options"] = {**_BRIEF, **(kwargs.get("transport_options") or {})}
         return super().connection_for_write(url, **kwargs)
 
     def be_patient(self) -> None:
         """Let this process, a worker, wait for Redis rather than fail a task's retry."""
-        self._patient = True
+        self.patient = True
         self.conf.task_publish_retry_policy = _PATIENT
 
 
