@@ -18,6 +18,7 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.ht
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -26,10 +27,12 @@ from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from .. import celery_internals
 from ..base import scripts
+from ..base.errors import BrokerUnavailable, NotCopied, NotWritable
+from ..base.redis_urls import sentinel_parameters
 from ..base.signing import Seal, without_callbacks
 from ..core import Core, core_of
 from ..state import failed
@@ -50,6 +53,8 @@ _COMMANDS = ".pidbox"
 _UNSIGNED = "It carries no valid signature: it was not sent by this application (SECRET_KEY)."
 #: Seconds before Redis is asked again after it refused, because its disk is full for example.
 _REFUSED_PAUSE = 1.0
+#: Milliseconds for which a replica may take to confirm a message, where there are replicas.
+_COPIED_WITHIN = 300
 #: Seconds for which Redis may take to confirm a subscription; then the connection is made anew.
 CONFIRMED_WITHIN = 5.0
 
@@ -60,6 +65,7 @@ class Channel(celery_internals.Channel):
     QoS = QoS
     #: The tag of the message that was taken last.
     taken = ""
+    parameters_of = staticmethod(sentinel_parameters)
     _acknowledges = True
     _waits = False
     _tag = ""
@@ -75,15 +81,40 @@ class Channel(celery_internals.Channel):
             # Rare: batches, and queues for answers. Nobody waits for their call to wake.
             super().publish(queue, message, **kwargs)
             return
-        key, wake = self._key(self.list_for(queue, message)), self._key(queue + _WAKE)
-        with self._client().pipeline(transaction=False) as pipe:
-            pipe.lpush(key, dumps(message))
-            if str(message["properties"]["delivery_info"]["exchange"]).startswith(_ANSWERS):
-                pipe.expire(key, _ANSWERS_KEPT)
-            else:
-                pipe.lpush(wake, 1)
-                pipe.ltrim(wake, 0, _WAKES_KEPT - 1)
-            pipe.execute()
+        key, text = self._key(self.list_for(queue, message)), dumps(message)
+        answer = str(message["properties"]["delivery_info"]["exchange"]).startswith(_ANSWERS)
+        while not self._push(key, text, "" if answer else self._key(queue + _WAKE)):
+            time.sleep(_REFUSED_PAUSE)
+
+    def _push(self, key: str, text: str, wake: str) -> bool:
+        """Put a message into its list. Returns False if this process, a worker, shall try again.
+
+        What no replica confirms is taken back, or it runs if a worker has it already.
+        """
+        copied = bool(wake) and "connection_pool" in self.pool.connection_kwargs  # see sentinel.py
+        try:
+            with self._client().pipeline(transaction=False) as pipe:
+                pipe.lpush(key, text)
+                if wake:
+                    pipe.lpush(wake, 1)
+                    pipe.ltrim(wake, 0, _WAKES_KEPT - 1)
+                else:
+                    pipe.expire(key, _ANSWERS_KEPT)
+                if copied:
+                    pipe.wait(1, _COPIED_WITHIN)
+                answers = pipe.execute()
+            if copied and not answers[-1]:
+                with suppress(RedisError):
+                    self._client().lrem(key, 1, text)
+                raise NotCopied("No replica of Redis has confirmed it in time.")
+        except (NotCopied, NotWritable) as error:
+            if not wake:
+                raise
+            if self.core.patient:
+                logger.warning("Redis does not take a task, it is tried again: %s", error)
+                return False
+            raise BrokerUnavailable(str(error)) from error
+        return True
 
     def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
         """Sign a command to the workers."""
@@ -164,7 +195,7 @@ class Channel(celery_internals.Channel):
         except NoScriptError:
             self._client().script_load(scripts.TEXT)
             raise Empty from None
-        except ResponseError as error:
+        except (NotWritable, ResponseError) as error:
             logger.error("Redis refuses to hand out tasks: %s", error)
             self._silent_until = time.monotonic() + _REFUSED_PAUSE
             raise Empty from None
