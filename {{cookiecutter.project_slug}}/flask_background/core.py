@@ -1,6 +1,7 @@
 """The core that every layer stands on: the settings, Redis, and sending one message."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
@@ -13,7 +14,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from . import celery_internals
-from .base.errors import BrokerUnavailable, ConfigurationError, UnknownQueue
+from .base.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    NotCopied,
+    NotWritable,
+    UnknownQueue,
+)
 from .base.keys import ISSUED_TTL, Keys
 from .base.options import Options, read_options
 from .base.records import pending
@@ -34,6 +41,8 @@ _BRIEF = {
 }
 #: How a worker does: it waits for Redis rather than fail a task's retry.
 _PATIENT = {"max_retries": None, "interval_start": 0, "interval_step": 0.5, "interval_max": 5}
+#: Seconds before a worker sends again what no Redis of several takes.
+_AGAIN = 1.0
 
 
 _BY_PREFIX: WeakValueDictionary[str, "Core"] = WeakValueDictionary()
@@ -160,13 +169,18 @@ class Core(Celery):
         if has_app_context() and (request_id := g.get("request_id")):
             options["headers"] = {"request_id": request_id, **(options.get("headers") or {})}
         announced = False
-        try:
-            announced = self._announce(task_id, shown, options)
-            result = super().send_task(name, args, kwargs, **options)
-        except (OperationalError, RedisError) as error:
-            if announced:
-                self._withdraw(task_id)
-            raise BrokerUnavailable(f"Redis did not take the task {shown}: {error}") from error
+        while True:
+            try:
+                announced = self._announce(task_id, shown, options) or announced
+                result = super().send_task(name, args, kwargs, **options)
+                break
+            except (OperationalError, RedisError) as error:
+                if self.patient and isinstance(error.__cause__ or error, (NotCopied, NotWritable)):
+                    time.sleep(_AGAIN)  # Kombu waits only for a Redis that it cannot reach
+                    continue
+                if announced:
+                    self._withdraw(task_id)
+                raise BrokerUnavailable(f"Redis did not take the task {shown}: {error}") from error
         self.note_sent(task_id)
         return result
 

@@ -50,5 +50,5 @@ class NotWritable(RedisConnectionError):
     """This server of several takes no writes: it has no replica, or is not the primary any more."""
 
 
-class NotCopied(RedisConnectionError):
+class NotCopied(BrokerUnavailable):
     """No replica has confirmed a message in time, and it was taken back."""

@@ -13,7 +13,6 @@ from redis.retry import Retry
 REQUEST_TIMEOUT = 0.5
 
 _CELERY_SOCKET = "redis+socket://"
-_SENTINELS = ("redis+sentinel://", "rediss+sentinel://")
 
 
 def with_tls_rule(url: str, *, verify: bool = True, ca_file: str | None = None) -> str:
@@ -41,7 +40,7 @@ def celery_url(url: str) -> str:
     parts = urlsplit(url)
     if has_sentinels(url) and "url" not in dict(parse_qsl(parts.query)):
         first = parts.netloc.rpartition("@")[2].partition(",")[0]
-        return f"{_SENTINELS[0]}{first}/0?{urlencode({'url': url})}"
+        return f"redis+sentinel://{first}/0?{urlencode({'url': url})}"
     if parts.scheme != "unix":
         return url
     query = dict(parse_qsl(parts.query))
@@ -80,7 +79,7 @@ def without_password(url: str) -> str:
 
 def has_sentinels(url: str) -> bool:
     """Whether a URL, in our spelling or Celery's, names sentinels that know the primary."""
-    return url.startswith(_SENTINELS)
+    return url.startswith(("redis+sentinel://", "rediss+sentinel://"))
 
 
 def sentinel_parameters(url: str) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def sentinel_parameters(url: str) -> dict[str, Any]:
         return {}
     from .sentinel import connection_parameters  # one server needs nothing of it
 
-    return connection_parameters(_client_url(url))
+    return dict(connection_parameters(_client_url(url)))
 
 
 def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) -> redis.Redis:

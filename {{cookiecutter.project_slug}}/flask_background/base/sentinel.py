@@ -4,14 +4,15 @@ Imported for a ``redis+sentinel://`` URL only. The pools are those that one serv
 https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
 
+import functools
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.backoff import NoBackoff
-from redis.connection import SSLConnection, parse_url
+from redis.connection import Connection, SSLConnection, parse_url
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelManagedConnection
+from redis.sentinel import Sentinel
 
 from .errors import NotWritable
 
@@ -20,32 +21,46 @@ _TIMEOUT = 0.25
 
 
 class Primary:
-    """Where the primary is; what redis-py's connections ask their pool, which need not be one."""
-
-    is_master = True
-    check_connection = False
+    """Where the primary is, as the sentinels knew it when they were asked last (``address``)."""
 
     def __init__(self, name: str, sentinels: list[tuple[str, int]], options: dict[str, Any]):
-        self.service_name = name
-        self._sentinels, self._options = sentinels, options
+        self.name, self.sentinels, self._options = name, sentinels, options
+        self.address = ("", 0)
 
-    def get_master_address(self) -> tuple[str, int]:
+    def ask(self) -> tuple[str, int]:
         """Ask one sentinel after the other. Raises redis-py's ``MasterNotFoundError``."""
-        with Sentinel(self._sentinels, sentinel_kwargs=self._options) as sentinels:  # type: ignore[no-untyped-call]
-            address: tuple[str, int] = sentinels.discover_master(self.service_name)
+        with Sentinel(self.sentinels, sentinel_kwargs=self._options) as sentinels:  # type: ignore[no-untyped-call]
+            self.address = sentinels.discover_master(self.name)
             clients = [one.connection_pool.connection_kwargs for one in sentinels.sentinels]
         # The one that answered is the first now: another that is gone does not cost time again.
-        self._sentinels = [(one["host"], one["port"]) for one in clients]
-        return address
+        self.sentinels = [(one["host"], one["port"]) for one in clients]
+        return self.address
 
 
-class ToPrimary(SentinelManagedConnection):
-    """A connection to the primary, which leaves a server that takes no writes (any more)."""
+class ToPrimary(Connection):
+    """A connection to the primary, which leaves a server that takes no writes (any more).
+
+    That of redis-py asks the sentinels once; after a time-out it goes to the same server again.
+    """
+
+    def __init__(self, *, primary: Primary, **kwargs: Any) -> None:
+        self._primary = primary
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    def connect(self) -> None:
+        """Connect, if it is not; a pool calls this before each use. Another may know better."""
+        if (self.host, self.port) != self._primary.address:
+            self.disconnect()  # type: ignore[no-untyped-call]
+        super().connect()  # type: ignore[no-untyped-call]
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._primary.ask()
+        return super()._connect()  # type: ignore[no-untyped-call]
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read an answer. Raises ``NotWritable`` where the next try shall ask the sentinels."""
         try:
-            return super(SentinelManagedConnection, self).read_response(*args, **kwargs)
+            return super().read_response(*args, **kwargs)
         except ResponseError as error:
             changed = isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED")
             if changed or str(error).startswith("NOREPLICAS"):
@@ -58,6 +73,7 @@ class ToPrimaryOverTLS(ToPrimary, SSLConnection):
     """The same over TLS."""
 
 
+@functools.cache  # so that all pools of a process hear of another primary at once
 def connection_parameters(url: str) -> dict[str, Any]:
     """Read ``redis+sentinel://[user:password@]host[:port],host,host/name/0``, or ``rediss+…``.
 
@@ -80,5 +96,5 @@ def connection_parameters(url: str) -> dict[str, Any]:
     options |= {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
     return read | {  # with a host that no connection uses
         "connection_class": ToPrimaryOverTLS if scheme == "rediss" else ToPrimary,
-        "connection_pool": Primary(unquote(name), sentinels, options),
+        "primary": Primary(unquote(name), sentinels, options),
     }

@@ -28,6 +28,7 @@ from kombu.utils.uuid import uuid
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .. import celery_internals
 from ..base import scripts
@@ -81,40 +82,28 @@ class Channel(celery_internals.Channel):
             # Rare: batches, and queues for answers. Nobody waits for their call to wake.
             super().publish(queue, message, **kwargs)
             return
-        key, text = self._key(self.list_for(queue, message)), dumps(message)
-        answer = str(message["properties"]["delivery_info"]["exchange"]).startswith(_ANSWERS)
-        while not self._push(key, text, "" if answer else self._key(queue + _WAKE)):
-            time.sleep(_REFUSED_PAUSE)
-
-    def _push(self, key: str, text: str, wake: str) -> bool:
-        """Put a message into its list. Returns False if this process, a worker, shall try again.
-
-        What no replica confirms is taken back, or it runs if a worker has it already.
-        """
-        copied = bool(wake) and "connection_pool" in self.pool.connection_kwargs  # see sentinel.py
-        try:
-            with self._client().pipeline(transaction=False) as pipe:
-                pipe.lpush(key, text)
-                if wake:
-                    pipe.lpush(wake, 1)
-                    pipe.ltrim(wake, 0, _WAKES_KEPT - 1)
-                else:
-                    pipe.expire(key, _ANSWERS_KEPT)
-                if copied:
+        key, wake = self._key(self.list_for(queue, message)), self._key(queue + _WAKE)
+        text, copied = dumps(message), False
+        with self._client().pipeline(transaction=False) as pipe:
+            pipe.lpush(key, text)
+            if str(message["properties"]["delivery_info"]["exchange"]).startswith(_ANSWERS):
+                pipe.expire(key, _ANSWERS_KEPT)
+            else:
+                pipe.lpush(wake, 1)
+                pipe.ltrim(wake, 0, _WAKES_KEPT - 1)
+                if copied := "primary" in self.pool.connection_kwargs:
                     pipe.wait(1, _COPIED_WITHIN)
+            try:
                 answers = pipe.execute()
-            if copied and not answers[-1]:
-                with suppress(RedisError):
-                    self._client().lrem(key, 1, text)
-                raise NotCopied("No replica of Redis has confirmed it in time.")
-        except (NotCopied, NotWritable) as error:
-            if not wake:
-                raise
-            if self.core.patient:
-                logger.warning("Redis does not take a task, it is tried again: %s", error)
-                return False
-            raise BrokerUnavailable(str(error)) from error
-        return True
+            except RedisTimeoutError as error:
+                if self.core.patient:
+                    raise
+                # Kombu would try again and again, and whoever waits for it is a request.
+                raise BrokerUnavailable(str(error)) from error
+        if copied and not answers[-1]:
+            with suppress(RedisError):  # if a worker has taken it meanwhile, it runs
+                self._client().lrem(key, 1, text)
+            raise NotCopied("No replica of Redis has confirmed it in time.")
 
     def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
         """Sign a command to the workers."""
