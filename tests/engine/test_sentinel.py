@@ -228,6 +228,13 @@ def test_a_url_without_hosts_name_or_number_is_refused(url: str) -> None:
         connect_redis(url)
 
 
+def test_sentinels_that_are_away_are_redis_away() -> None:
+    with create_app({"REDIS_URL": "redis+sentinel://127.0.0.1:1,127.0.0.1:2/Main/0"}).app_context():
+        with pytest.raises(BrokerUnavailable, match="No sentinel answers: network"):
+            celery.submit(sample_app.nothing)
+        assert celery.readiness().reason == "Redis cannot be reached."
+
+
 def test_no_password_is_shown() -> None:
     url = "redis+sentinel://me:secret@a,b:7/Main/0?sentinel_password=secret"
     create_app({"REDIS_URL": url})

@@ -28,7 +28,7 @@ _REASONS: tuple[tuple[type[BaseException] | str, str], ...] = (
     ("NOREPLICAS", "Redis is cut off from its copies, and takes nothing without one."),
     (NotCopied, "No copy of Redis has confirmed the task in time."),
     (NotWritable, _CHANGES_OVER),
-    ("No master found", _CHANGES_OVER),
+    ("The sentinels know no primary", _CHANGES_OVER),
     (ReadOnlyError, "Redis is a read-only copy."),
     ("MISCONF", "Redis cannot write to its disk."),
     (TimeoutError, "Redis does not answer in time."),

@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from .errors import NotWritable
 
@@ -28,13 +29,22 @@ class Primary:
         self.address = ("", 0)
 
     def ask(self) -> tuple[str, int]:
-        """Ask one sentinel after the other. Raises redis-py's ``MasterNotFoundError``."""
-        with Sentinel(self.sentinels, sentinel_kwargs=self._options) as sentinels:  # type: ignore[no-untyped-call]
-            self.address = sentinels.discover_master(self.name)
-            clients = [one.connection_pool.connection_kwargs for one in sentinels.sentinels]
-        # The one that answered is the first now: another that is gone does not cost time again.
-        self.sentinels = [(one["host"], one["port"]) for one in clients]
-        return self.address
+        """Ask one sentinel after the other. Raises redis-py's ``ConnectionError``."""
+        troubles = []
+        for place in self.sentinels:
+            with Sentinel([place], sentinel_kwargs=self._options) as sentinel:  # type: ignore[no-untyped-call]
+                try:
+                    self.address = sentinel.discover_master(self.name)
+                except MasterNotFoundError as error:
+                    # What keeps a sentinel from answering stands behind a dash.
+                    troubles.append(str(error).partition(" - ")[2])
+                    continue
+            # The first from now on: another that is gone does not cost time again.
+            self.sentinels = [place, *(one for one in self.sentinels if one != place)]
+            return self.address
+        if all(troubles):
+            raise RedisConnectionError(f"No sentinel answers: {troubles[0]}")
+        raise MasterNotFoundError(f"The sentinels know no primary {self.name!r} at the moment.")
 
 
 class ToPrimary(Connection):
