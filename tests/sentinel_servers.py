@@ -15,7 +15,7 @@ from engine_support import wait_until
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-HOST, NAME, PASSWORD = "127.0.0.1", "Main", "a/b c"
+HOST, NAME, PASSWORD, DATABASE = "127.0.0.1", "Main", "a/b c", 2
 SERVER = f"""\
 appendonly yes
 save ""
@@ -67,14 +67,12 @@ class Server:
 
     def says(self, *command: str) -> Any:
         """Return the answer to a command, None if there is none."""
-        password = None if "--sentinel" in self._options else PASSWORD
+        own: dict[str, Any] = {"password": PASSWORD, "db": DATABASE}
+        if "--sentinel" in self._options:
+            own = {}
+        once = Retry(NoBackoff(), 0)
         client: Any = redis.Redis(
-            HOST,
-            self.port,
-            password=password,
-            socket_timeout=1,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 0),
+            HOST, self.port, socket_timeout=1, decode_responses=True, retry=once, **own
         )
         with client, contextlib.suppress(redis.RedisError):
             return client.execute_command(*command)
@@ -114,7 +112,7 @@ class Servers:
     def url(self) -> str:
         """What an application has as its REDIS_URL."""
         hosts = ",".join(f"{HOST}:{one.port}" for one in self.sentinels)
-        return f"redis+sentinel://:a%2Fb%20c@{hosts}/{NAME}/2"
+        return f"redis+sentinel://:a%2Fb%20c@{hosts}/{NAME}/{DATABASE}"
 
     @property
     def primary(self) -> Server:
