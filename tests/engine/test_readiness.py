@@ -15,6 +15,7 @@ NO_WORKER = "No worker has given a sign of life for 30 seconds."
 FULL = "Redis is full: its maxmemory is reached."
 NO_PASSWORD = "Redis wants a password, and REDIS_URL has none."
 REFUSED = "Redis refuses what it is asked; the log says why."
+CUT_OFF = "Redis is cut off from its copies, and takes nothing without one."
 WRONG_PASSWORD = "Redis refuses the password of REDIS_URL."
 
 
@@ -31,9 +32,9 @@ def reason(url: str) -> str | None:
         ({"maxmemory": 1_000_000}, ":right@", FULL),
         ({}, "", NO_PASSWORD),
         ({}, ":wrong@", WRONG_PASSWORD),
-        ({"min-replicas-to-write": 1}, ":right@", REFUSED),
+        ({"min-replicas-to-write": 1}, ":right@", CUT_OFF),
     ],
-    ids=["no worker", "full", "no password", "wrong password", "something else"],
+    ids=["no worker", "full", "no password", "wrong password", "no replica"],
 )
 def test_the_reason_is_what_redis_says(
     own_redis: EmbeddedRedis, settings: Mapping[str, int | str], user: str, expected: str
@@ -44,6 +45,12 @@ def test_the_reason_is_what_redis_says(
 
     address = own_redis.url.rpartition("@")[2]
     assert reason(f"redis://{user}{address}") == expected
+
+
+def test_what_else_redis_says_stands_in_the_log(client: FlaskCelery) -> None:
+    client.redis.set(client.keys.dead, "no sorted set")
+
+    assert client.readiness().reason == REFUSED
 
 
 def test_a_redis_that_is_away_cannot_be_reached() -> None:

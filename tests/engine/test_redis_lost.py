@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import signal
 import socket
@@ -19,6 +21,7 @@ from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, listeners, wait_until
 from flask import Flask
 from flask_background import BrokerUnavailable, FlaskCelery, Future
+from kombu import Consumer, Message
 from sample_app import celery, create_app
 
 
@@ -193,3 +196,22 @@ def test_a_worker_outlives_redis_and_the_task_ends(tmp_path: Path, start: StartC
     finally:
         cluster.end()  # first, as it would wait for Redis to take its leave
         server.stop()
+
+
+def test_a_task_that_cannot_be_acknowledged_does_not_count_as_held(client: FlaskCelery) -> None:
+    """A worker may hold few: with one left over it would take no other, for ever."""
+    client.submit(sample_app.nothing)
+    server = client.redis.info()["process_id"]
+    taken: list[Message] = []
+    with client.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        with Consumer(channel, [client.amqp.queues["default"]], on_message=taken.append):
+            while not taken:
+                with contextlib.suppress(TimeoutError):
+                    connection.drain_events(timeout=1)
+            os.kill(server, signal.SIGSTOP)
+            try:
+                taken[0].ack_log_error(logging.getLogger(), channel.connection_errors)
+                assert channel.qos.held == {}
+            finally:
+                os.kill(server, signal.SIGCONT)

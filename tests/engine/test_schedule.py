@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery.schedules import crontab, schedule, solar
+from devtools.dev.redis_server import EmbeddedRedis
 from flask import Flask
 from flask_background import ConfigurationError, FlaskCelery
 from flask_background.state.scheduler import RedisScheduler
@@ -153,3 +154,20 @@ def test_a_tick_in_the_future_stops_nothing_when_the_clock_is_set_back(
         assert scheduler.tick() <= 1.0
     finally:
         scheduler.close()
+
+
+def test_the_scheduler_goes_on_with_its_own_lease_when_redis_is_back(
+    client: FlaskCelery, own_redis: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scheduler = RedisScheduler(client)
+    scheduler.tick()
+    own_redis.stop()
+    scheduler.tick()
+    own_redis.start()
+
+    scheduler.tick()
+
+    assert caplog.text.count("The scheduler waits for Redis") == 1
+    assert caplog.text.count("This scheduler leads") == 2
+    scheduler.close()

@@ -43,6 +43,8 @@ class Scenario:
     long: bool = False
     #: Whether the disk of Redis is a small one of its own; only root can make it.
     small_disk: bool = False
+    #: Whether Redis is on several servers, with sentinels.
+    several: bool = False
     #: Whether the workers have a clock that can be set.
     own_clock: bool = False
 
@@ -174,6 +176,29 @@ def freeze_redis(stack: Stack, _: Load) -> None:
     stack.redis.signal(CONT)
 
 
+def kill_primary(stack: Stack, _: Load) -> None:
+    """Kill a sentinel, and then the primary of three servers; both are back after a while."""
+    servers = stack.servers
+    assert servers
+    primary, sentinel = servers.primary, servers.sentinels[0]
+    sentinel.kill()
+    primary.kill()
+    servers.wait_for_another(primary)
+    time.sleep(10)
+    primary.start()
+    sentinel.start()
+
+
+def freeze_primary(stack: Stack, _: Load) -> None:
+    """Let the primary of three servers stand still for 20 seconds; it is a replica then."""
+    assert stack.servers
+    primary = stack.servers.primary
+    primary.signal(STOP)
+    time.sleep(20)
+    primary.signal(CONT)
+    stack.servers.wait_for_replicas()
+
+
 def cut_network(stack: Stack, _: Load) -> None:
     """Cut the cable between the workers and Redis for 60 seconds."""
     _cut(stack, 60)
@@ -295,6 +320,8 @@ SCENARIOS = [
     Scenario("kill -9 Redis, slow to load", load_slowly, load=25, long=True),
     Scenario("Redis wants a password for 20 s", change_password, load=40),
     Scenario("memory of Redis full for 15 s", fill_memory, load=35, plain=60),
+    Scenario("kill -9 the primary of 3 Redis", kill_primary, several=True, load=30),
+    Scenario("primary frozen for 20 s", freeze_primary, several=True, load=40, long=True),
     Scenario("disk of Redis full for 10 s", fill_disk, load=30, small_disk=True),
     Scenario("clock set +1 h, -1 h", set_clocks, own_clock=True, environ={"FAULT_TICKS": "1"}),
     Scenario("poison tasks", poison, dead=3),

@@ -18,6 +18,7 @@ from typing import Any
 
 import support
 from machine import FAKETIME
+from sentinel_servers import Servers
 
 HERE = Path(__file__).parent
 HOST = "127.0.0.1"
@@ -183,6 +184,8 @@ class Stack:
     cable: Cut | None = None
     small_disk: bool = False
     own_clock: bool = False
+    several: bool = False
+    servers: Servers | None = None
     _ports: dict[str, int] = field(default_factory=dict)
     _redis_command: list[str] = field(default_factory=list)
 
@@ -199,7 +202,10 @@ class Stack:
         if self.own_clock:
             self.set_clock(0)
         try:
-            self.start_redis()
+            if self.several:
+                self.servers = Servers(self.folder / "servers")
+            else:
+                self.start_redis()
             if cable:
                 self.cable = Cut(self._ports["redis"])
             for _ in range(clusters):
@@ -210,6 +216,8 @@ class Stack:
             for process in [*self.clusters, self.web, self.redis]:
                 if process is not None:
                     process.end()
+            if self.servers:
+                self.servers.kill()
             if self.cable:
                 self.cable.close()
             if self.small_disk:
@@ -258,6 +266,8 @@ class Stack:
 
     def redis_says(self, *command: str, password: str = "") -> str | None:
         """Send one command to Redis and return the first line of the answer; None for silence."""
+        if self.servers:
+            return f":{self.servers.primary.says(*command)}"  # the only kind that is asked for
         try:
             with socket.create_connection((HOST, self._ports["redis"]), 2) as connection:
                 connection.settimeout(2)
@@ -347,7 +357,7 @@ class Stack:
             "FLASK_APP": "fault_app",
             "FLASK_CONFIG": "production",
             "FLASK_SKIP_DOTENV": "1",
-            "REDIS_URL": f"redis://{HOST}:{redis_port}/0",
+            "REDIS_URL": self.servers.url if self.servers else f"redis://{HOST}:{redis_port}/0",
             "LEDGER": str(self.ledger),
             **SECRETS,
             **self.environ,

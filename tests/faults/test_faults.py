@@ -59,7 +59,13 @@ def run(project: Path, folder: Path, scenario: Scenario, kind: str) -> Outcome:
     """Put one stack through one scenario."""
     environ = {"FAULT_VERSION": "2", **scenario.environ}
     stack = Stack(
-        project, folder, kind, environ, small_disk=scenario.small_disk, own_clock=scenario.own_clock
+        project,
+        folder,
+        kind,
+        environ,
+        small_disk=scenario.small_disk,
+        own_clock=scenario.own_clock,
+        several=scenario.several,
     )
     with stack.running(scenario.clusters, scenario.cable):
         load = Load(stack, scenario.rate)

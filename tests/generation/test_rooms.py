@@ -41,7 +41,7 @@ MOST = {
     "my_app": 2200,
     "my_app without examples": 1600,
     "tests": 2200,
-    ENGINE: 6600,  # shall be 4300
+    ENGINE: 6640,  # shall be 4300
 }
 TOO_LARGE = {INTERNALS: 380}
 

@@ -120,7 +120,12 @@ class QoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """Kombu's channel. Its hooks call ``publish``, ``ask``, ``read`` and ``restore`` of ours."""
+    """Kombu's channel. Its hooks call ``publish``, ``ask``, ``read`` and ``restore`` of ours.
+
+    ``parameters_of`` returns what connections need to a URL that Kombu does not read.
+    """
+
+    parameters_of: Callable[[str], dict[str, Any]]
 
     # What the types of Kombu do not tell.
     connection_errors: tuple[type[Exception], ...]
@@ -170,7 +175,10 @@ class Channel(kombu_redis.Channel):
         # Callers expect this error; an AttributeError would end the worker.
         if self.connection is None or self.connection.client is None:
             raise RedisConnectionError("The connection to the broker is closed.")
-        return super()._connparams(*args, **kwargs)  # type: ignore[misc]
+        own = self.parameters_of(f"redis+{self.connection.client.hostname}")
+        # Kombu makes a class of its own from this one.
+        self.connection_class = own.pop("connection_class", self.connection_class)
+        return super()._connparams(*args, **kwargs) | own  # type: ignore[misc]
 
     def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Put a message into a queue."""

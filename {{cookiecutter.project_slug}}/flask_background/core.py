@@ -1,6 +1,7 @@
 """The core that every layer stands on: the settings, Redis, and sending one message."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -12,7 +13,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from . import celery_internals
-from .base.errors import BrokerUnavailable, ConfigurationError, UnknownQueue
+from .base.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    NotCopied,
+    NotWritable,
+    UnknownQueue,
+)
 from .base.keys import Keys
 from .base.options import Options, read_options
 from .base.redis_urls import REQUEST_TIMEOUT, connect_redis
@@ -30,6 +37,8 @@ _BRIEF = {
 }
 #: How a worker does: it waits for Redis rather than fail a task's retry.
 _PATIENT = {"max_retries": None, "interval_start": 0, "interval_step": 0.5, "interval_max": 5}
+#: Seconds before a worker sends again what no Redis of several takes.
+_AGAIN = 1.0
 
 
 _BY_PREFIX: WeakValueDictionary[str, "Core"] = WeakValueDictionary()
@@ -51,7 +60,8 @@ class Core(Celery):
         self.seal: Seal | None = None
         self._flask_app: Flask | None = None
         self._scheduled: dict[str, dict[str, Any]] = {}
-        self._patient = False
+        #: Whether this process, a worker, waits for Redis.
+        self.patient = False
         #: The worker's name, in a worker.
         self.node_name = ""
         self._own: dict[str, Any] = {}
@@ -63,7 +73,7 @@ class Core(Celery):
         Called again with another application (as tests do), the tasks follow the new one.
         Raises ``ConfigurationError`` when a ``CELERY_*`` value cannot work.
         """
-        if self._patient:
+        if self.patient:
             raise ConfigurationError(
                 "This process is a worker: what it may run was settled when it started. Do not "
                 "make another application in it."
@@ -153,13 +163,17 @@ class Core(Celery):
         self.refuse_queue(options.get("queue"))
         if has_app_context() and (request_id := g.get("request_id")):
             options["headers"] = {"request_id": request_id, **(options.get("headers") or {})}
-        if not self._patient:
+        if not self.patient:
             options.setdefault("retry", False)
-        try:
-            return super().send_task(name, args, kwargs, **options)
-        except (OperationalError, RedisError) as error:
-            shown = options.get("shadow") or name
-            raise BrokerUnavailable(f"Redis did not take the task {shown}: {error}") from error
+        while True:
+            try:
+                return super().send_task(name, args, kwargs, **options)
+            except (OperationalError, RedisError) as error:
+                if self.patient and isinstance(error.__cause__ or error, (NotCopied, NotWritable)):
+                    time.sleep(_AGAIN)  # Kombu waits only for a Redis that it cannot reach
+                    continue
+                shown = options.get("shadow") or name
+                raise BrokerUnavailable(f"Redis did not take the task {shown}: {error}") from error
 
     def queue_lists(self) -> dict[str, str]:
         """Name the lists of all queues, without the prefix, and the queue of each.
@@ -189,13 +203,13 @@ class Core(Celery):
 
     def connection_for_write(self, url: Any = None, **kwargs: Any) -> Any:
         """Make a connection to publish on. A web request may not wait long; a worker may."""
-        if not self._patient:
+        if not self.patient:
             kwargs["transport_options"] = {**_BRIEF, **(kwargs.get("transport_options") or {})}
         return super().connection_for_write(url, **kwargs)
 
     def be_patient(self) -> None:
         """Let this process, a worker, wait for Redis rather than fail a task's retry."""
-        self._patient = True
+        self.patient = True
         self.conf.task_publish_retry_policy = _PATIENT
 
 

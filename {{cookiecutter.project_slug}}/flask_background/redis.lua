@@ -94,6 +94,13 @@ function commands.send()
   if ARGV[4] ~= '' then remember(KEYS[4], ARGV[4]) end
 end
 
+-- Take back what was sent, with the same KEYS and ARGV, unless a worker has it.
+function commands.withdraw()
+  local gone = redis.call('LREM', KEYS[1], 1, ARGV[2])
+  gone = gone + redis.call('ZREM', KEYS[3], KEYS[1] .. '\n' .. ARGV[2])
+  if gone > 0 and read_record(KEYS[5]).status == 'PENDING' then redis.call('DEL', KEYS[5]) end
+end
+
 -- Move messages whose time has come into their lists.
 local function move_due(delayed, wake)
   for _, item in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now(), 'LIMIT', 0, 10)) do

@@ -1,6 +1,7 @@
 """What the background layer raises. Each message says what was wrong and what to do."""
 
 from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 
 class BackgroundError(Exception):
@@ -43,3 +44,11 @@ class TaskError(BackgroundError):
 
 class BrokerUnavailable(OperationalError):
     """Redis did not take the message within the time that a request may wait."""
+
+
+class NotWritable(RedisConnectionError):
+    """This server of several takes no writes: it has no replica, or is not the primary any more."""
+
+
+class NotCopied(BrokerUnavailable):
+    """No replica has confirmed a message in time, and it was taken back."""

@@ -10,7 +10,10 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from .errors import NotCopied, NotWritable
+
 _NOT_SIGNED_IN = "Redis wants a password, and REDIS_URL has none."
+_CHANGES_OVER = "Redis is changing over to another server, which takes some seconds."
 
 #: By the type of the error, or by how Redis' own words begin; the first that fits.
 _REASONS: tuple[tuple[type[BaseException] | str, str], ...] = (
@@ -22,6 +25,10 @@ _REASONS: tuple[tuple[type[BaseException] | str, str], ...] = (
     (AuthenticationError, "Redis refuses the password of REDIS_URL."),
     ("WRONGPASS", "Redis refuses the password of REDIS_URL."),
     (NoPermissionError, "Redis does not allow this user what is needed."),
+    ("NOREPLICAS", "Redis is cut off from its copies, and takes nothing without one."),
+    (NotCopied, "No copy of Redis has confirmed the task in time."),
+    (NotWritable, _CHANGES_OVER),
+    ("The sentinels know no primary", _CHANGES_OVER),
     (ReadOnlyError, "Redis is a read-only copy."),
     ("MISCONF", "Redis cannot write to its disk."),
     (TimeoutError, "Redis does not answer in time."),

@@ -23,7 +23,7 @@ def with_tls_rule(url: str, *, verify: bool = True, ca_file: str | None = None) 
     """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
-    if parts.scheme != "rediss" or "ssl_cert_reqs" in query:
+    if not parts.scheme.startswith("rediss") or "ssl_cert_reqs" in query:
         return url
     query["ssl_cert_reqs"] = "required" if verify else "none"
     if verify and ca_file:
@@ -32,12 +32,15 @@ def with_tls_rule(url: str, *, verify: bool = True, ca_file: str | None = None) 
 
 
 def celery_url(url: str) -> str:
-    """Spell the URL of a Unix socket as Celery does; every other one stays as it is.
+    """Spell the URL of a Unix socket, or of sentinels, for Celery; others stay as they are.
 
     What is ``unix://[user:password@]/path?db=1`` elsewhere is ``redis+socket://`` there, with
-    ``virtual_host`` for the database.
+    ``virtual_host`` for the database. The URL of sentinels goes into the query, behind one host.
     """
     parts = urlsplit(url)
+    if has_sentinels(url) and "url" not in dict(parse_qsl(parts.query)):
+        first = parts.netloc.rpartition("@")[2].partition(",")[0]
+        return f"redis+sentinel://{first}/0?{urlencode({'url': url})}"
     if parts.scheme != "unix":
         return url
     query = dict(parse_qsl(parts.query))
@@ -50,6 +53,8 @@ def celery_url(url: str) -> str:
 
 def _client_url(url: str) -> str:
     """Undo ``celery_url``, for who writes Celery's own spelling."""
+    if has_sentinels(url):
+        return dict(parse_qsl(urlsplit(url).query)).get("url", url)
     if not url.startswith(_CELERY_SOCKET):
         return url
     return "unix://" + url.removeprefix(_CELERY_SOCKET).replace("virtual_host=", "db=")
@@ -59,12 +64,31 @@ def is_verified(url: str) -> bool:
     """Tell whether the server's certificate is checked, or there is no TLS that has one."""
     parts = urlsplit(url)
     reqs = dict(parse_qsl(parts.query)).get("ssl_cert_reqs", "required")
-    return parts.scheme != "rediss" or reqs.lower().removeprefix("cert_") == "required"
+    return not parts.scheme.startswith("rediss") or reqs.lower().removeprefix("cert_") == "required"
 
 
 def without_password(url: str) -> str:
     """Return ``url`` fit for people to see: no password, no query."""
+    if has_sentinels(url):
+        parts = urlsplit(_client_url(url))
+        owner, at, hosts = parts.netloc.rpartition("@")
+        user = owner.partition(":")[0] + ":***" if ":" in owner else owner
+        return f"{parts.scheme}://{user}{at}{hosts}{parts.path}"
     return str(maybe_sanitize_url(url, mask="***"))
+
+
+def has_sentinels(url: str) -> bool:
+    """Whether a URL, in our spelling or Celery's, names sentinels that know the primary."""
+    return url.startswith(("redis+sentinel://", "rediss+sentinel://"))
+
+
+def sentinel_parameters(url: str) -> dict[str, Any]:
+    """Return what any pool's connections need to follow the primary; nothing for one server."""
+    if not has_sentinels(url):
+        return {}
+    from .sentinel import connection_parameters  # one server needs nothing of it
+
+    return dict(connection_parameters(_client_url(url)))
 
 
 def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) -> redis.Redis:
@@ -88,5 +112,9 @@ def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) ->
     url = _client_url(url)
     if not url.startswith("unix:"):
         settings["socket_keepalive"] = True
-    pool = redis.BlockingConnectionPool.from_url(url, timeout=timeout, **(settings | options))
+    settings |= options
+    if own := sentinel_parameters(url):
+        pool = redis.BlockingConnectionPool(timeout=timeout, **(settings | own))  # type: ignore[no-untyped-call]
+    else:
+        pool = redis.BlockingConnectionPool.from_url(url, timeout=timeout, **settings)
     return redis.Redis.from_pool(pool)

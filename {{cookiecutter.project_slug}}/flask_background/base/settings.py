@@ -20,7 +20,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from . import options as own
 from .errors import ConfigurationError
 from .options import Options
-from .redis_urls import celery_url, with_tls_rule
+from .redis_urls import celery_url, has_sentinels, with_tls_rule
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,11 @@ def _set_transport_options(settings: dict[str, Any], prefix: str) -> None:
 
     https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
     """
-    transport = _TRANSPORT_DEFAULTS | dict(settings.get("broker_transport_options") or {})
+    transport = dict(_TRANSPORT_DEFAULTS)
+    if has_sentinels(str(settings["broker_url"])):
+        # A primary that stands still says nothing; who waits for it shall soon ask for another.
+        transport["health_check_interval"] = INTERVAL
+    transport |= dict(settings.get("broker_transport_options") or {})
     visibility = settings.get("visibility_timeout", transport["visibility_timeout"])
     transport |= {"visibility_timeout": visibility, "global_keyprefix": prefix}
     settings["visibility_timeout"] = visibility

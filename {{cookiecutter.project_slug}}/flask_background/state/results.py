@@ -13,6 +13,7 @@ from redis import BlockingConnectionPool
 from redis.exceptions import RedisError
 
 from ..base.records import arguments_of
+from ..base.redis_urls import sentinel_parameters
 from ..celery_internals import RedisResultHooks, ResultHooks
 from .activity import goes_with_result, store
 from .failed import note_failure
@@ -67,6 +68,8 @@ class ResultBackend(_Telling, RedisResultHooks, RedisBackend):
 
     def make_pool(self, **params: Any) -> BlockingConnectionPool:
         """Make a pool in which one who finds all connections in use waits; Celery would raise."""
+        if url := params.pop("url", None):  # of sentinels; Celery has read its query
+            params |= sentinel_parameters(url)
         return BlockingConnectionPool(timeout=_POOL_WAIT, **params)  # type: ignore[no-untyped-call]
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:

@@ -131,7 +131,7 @@ class RedisScheduler(beat.Scheduler):
                 raise _LeaseLost from None
         elif time.monotonic() < self._defers_until and upgrade.old_scheduler_leads(self._redis):
             return False
-        elif self._lease.acquire(blocking=False, token=self._token):
+        elif self._lease.owned() or self._lease.acquire(blocking=False, token=self._token):
             upgrade.copy_runs(self._core, self._redis)
             self._load_runs()
             self._leading = True

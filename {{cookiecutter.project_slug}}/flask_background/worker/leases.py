@@ -38,21 +38,24 @@ class QoS(celery_internals.QoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Drop a message that is done. If Redis refuses, it comes back, and the worker lives on."""
+        """Drop a message that is done. If Redis refuses or is silent, it comes back.
+
+        Held on to, it would keep its place among those that this worker may hold, for ever.
+        """
         if delivery_tag in activity.LET_GO:
             self.forget(delivery_tag)  # its end has told Redis
             return
         try:
             super().ack(delivery_tag)
-        except ResponseError as error:
+        except RedisError as error:
             logger.error("A task that has ended will be done again: %s", error)
             self.forget(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back at once, or drop it; if Redis refuses, it comes back later."""
+        """Put a message back at once, or drop it; if that cannot be, it comes back later."""
         try:
             super().reject(delivery_tag, requeue)
-        except ResponseError as error:
+        except RedisError as error:
             logger.error("A task comes back only when its lease ends: %s", error)
             self.forget(delivery_tag)
 

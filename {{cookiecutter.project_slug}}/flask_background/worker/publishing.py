@@ -7,16 +7,20 @@ known from then on, and the call that wakes a worker.
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from kombu.utils.json import dumps
 from redis import Redis
+from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..base import scripts
+from ..base.errors import NotCopied
 from ..base.keys import ISSUED_TTL, Keys
 from ..base.records import pending
+from ..base.redis_urls import sentinel_parameters
 from ..base.signing import Seal
 from ..core import Core, core_of
 from ..state import failed
@@ -26,6 +30,8 @@ logger = logging.getLogger(__name__)
 #: Answers to control commands go to queues with this exchange, and for so many seconds: whoever
 #: asked may be gone.
 _ANSWERS, _ANSWERS_KEPT = "reply.", 60
+#: Milliseconds for which a replica may take to confirm a message, where there are replicas.
+_COPIED_WITHIN = 300
 #: How the name of the exchange for commands to the workers ends.
 _COMMANDS = ".pidbox"
 
@@ -33,6 +39,7 @@ _COMMANDS = ".pidbox"
 class PublishingChannel(celery_internals.Channel):
     """Sends with one script, and signs what it sends."""
 
+    parameters_of = staticmethod(sentinel_parameters)
     _plain: Redis | None = None
 
     def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
@@ -56,7 +63,25 @@ class PublishingChannel(celery_internals.Channel):
             record = pending(task_id, headers.get("shadow") or headers.get("task"))
         keys = [*self.places(queue, key), self.keys.recent, self.keys.record(task_id)]
         values = [dumps(message), delay, task_id, record, ISSUED_TTL + int(delay)]
-        scripts.call(self._client(), "send", keys, *values)
+        if "primary" in self.pool.connection_kwargs:
+            self._send_copied(keys, values)
+        else:
+            scripts.call(self._client(), "send", keys, *values)
+
+    def _send_copied(self, keys: list[str], values: list[Any]) -> None:
+        """Send where Redis has replicas: one of them has to confirm it, or it is taken out again.
+
+        Raises ``NotCopied``. If a worker has taken it meanwhile, it runs.
+        """
+        client: Any = self._client()
+        with client.pipeline(transaction=False) as pipe:
+            pipe.execute_command("EVAL", scripts.TEXT, *scripts.evalsha("send", keys, values)[2:])
+            pipe.wait(1, _COPIED_WITHIN)
+            *_, copies = pipe.execute()
+        if not copies:
+            with suppress(RedisError):
+                scripts.call(client, "withdraw", keys, *values)
+            raise NotCopied("No replica of Redis has confirmed it in time.")
 
     def delay_of(self, message: dict[str, Any]) -> float:
         """Say for how many seconds a message waits in Redis, and note that it need not again."""

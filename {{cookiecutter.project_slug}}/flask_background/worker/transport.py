@@ -32,6 +32,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from ..base import scripts
+from ..base.errors import NotWritable
 from ..base.keys import ISSUED_TTL
 from ..base.signing import without_callbacks
 from . import giving_up
@@ -118,7 +119,7 @@ class Channel(PublishingChannel):
         except NoScriptError:
             self._client().script_load(scripts.TEXT)
             raise Empty from None
-        except ResponseError as error:
+        except (NotWritable, ResponseError) as error:
             logger.error("Redis refuses to hand out tasks: %s", error)
             self._silent_until = time.monotonic() + _REFUSED_PAUSE
             raise Empty from None
