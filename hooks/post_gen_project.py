@@ -48,6 +48,9 @@ LEFT_OUT = {
             "tests/test_heroku.py",
         ],
     },
+    "use_swarm": {
+        "no": ["deploy/swarm", "devtools/deploy/swarm", "docs/swarm*.md"],
+    },
 }
 
 ENV_FILE = """\

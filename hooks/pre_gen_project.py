@@ -95,6 +95,7 @@ CHOICES = {
     "license": ("MIT", "BSD-3-Clause", "Apache-2.0", "proprietary"),
     "process_manager": ("both", "systemd", "supervisor"),
     "use_heroku": ("no", "yes"),
+    "use_swarm": ("no", "yes"),
     "include_examples": ("yes", "no"),
 }
 

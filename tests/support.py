@@ -40,10 +40,17 @@ class Report:
 
 
 def combinations() -> list[dict[str, str]]:
-    """Return every combination of the answers that are a choice."""
-    return [
-        dict(zip(CHOICES, answers, strict=True)) for answers in itertools.product(*CHOICES.values())
-    ]
+    """Return every combination of the answers that are a choice.
+
+    ``use_swarm`` takes turns: its files hold nothing of the other choices, and each pair of answers
+    is among them.
+    """
+    others = {name: choices for name, choices in CHOICES.items() if name != "use_swarm"}
+    found = []
+    for numbers in itertools.product(*(range(len(choices)) for choices in others.values())):
+        answers = {name: others[name][number] for name, number in zip(others, numbers, strict=True)}
+        found.append(answers | {"use_swarm": CHOICES["use_swarm"][sum(numbers) % 2]})
+    return found
 
 
 def named(answers: Answers) -> str:

@@ -23,6 +23,7 @@ GOOD_ANSWERS = {
     "license": "MIT",
     "process_manager": "both",
     "use_heroku": "no",
+    "use_swarm": "no",
     "include_examples": "yes",
 }
 
@@ -129,6 +130,7 @@ REFUSED = [
     ("license", "mit", "MIT"),
     ("process_manager", "none", "both"),
     ("use_heroku", "y", "no"),
+    ("use_swarm", "y", "no"),
     ("include_examples", "True", "yes"),
 ]
 

@@ -15,6 +15,7 @@ ANSWERS = {
     "include_examples": "yes",
     "process_manager": "both",
     "use_heroku": "yes",
+    "use_swarm": "yes",
 }
 
 
@@ -29,6 +30,7 @@ def project(tmp_path: Path) -> Path:
         "tests/test_health.py",
         "deploy/systemd/web.service",
         "deploy/supervisor/app.conf",
+        "deploy/swarm/stack.yaml",
         "Procfile",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,7 @@ def names(project: Path) -> set[str]:
         ("process_manager", "supervisor", {"deploy/systemd/web.service"}),
         ("process_manager", "both", set()),
         ("use_heroku", "no", {"Procfile"}),
+        ("use_swarm", "no", {"deploy/swarm/stack.yaml"}),
     ],
 )
 def test_what_was_not_chosen_is_dropped_and_nothing_else(
@@ -62,7 +65,8 @@ def test_what_was_not_chosen_is_dropped_and_nothing_else(
 
 
 def test_a_folder_that_became_empty_goes_too(project: Path) -> None:
-    post_gen_project.drop(project, [project / "deploy/systemd", project / "deploy/supervisor"])
+    names = ("systemd", "supervisor", "swarm")
+    post_gen_project.drop(project, [project / "deploy" / name for name in names])
     assert not (project / "deploy").exists()
 
 

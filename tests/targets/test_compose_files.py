@@ -74,9 +74,13 @@ def test_the_python_of_the_answers_is_in_the_dockerfile(render: Render) -> None:
 
 def test_shellcheck_is_content(render: Render) -> None:
     """The scripts in the containers and on the server are clean."""
-    files = [path for path in (render({}) / "deploy").rglob("*") if path.is_file()]
+    files = [
+        path for path in (render({"use_swarm": "yes"}) / "deploy").rglob("*") if path.is_file()
+    ]
     scripts = sorted(path for path in files if path.read_bytes().startswith(b"#!/bin/sh\n"))
-    assert {"start.sh", "restore", "watch", "activate"} <= {script.name for script in scripts}
+    assert {"start.sh", "restore", "watch", "activate", "redis.sh"} <= {
+        script.name for script in scripts
+    }
     support.succeed("shellcheck", *scripts, cwd=scripts[0].parent)
 
 

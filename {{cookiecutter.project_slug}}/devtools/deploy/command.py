@@ -8,8 +8,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -178,6 +180,14 @@ def run(server: Server, command: tuple[str, ...]) -> None:
             f"--setenv=PATH={current}/.venv/bin:/usr/bin:/bin /usr/bin/env {shlex.join(command)}"
         )
     )
+
+
+for _found in iter_modules([str(Path(__file__).parent)]):
+    # A folder beside this file is another way to deploy, which a project has or has not.
+    if _found.ispkg:
+        deploy.add_command(
+            getattr(import_module(f"{__package__}.{_found.name}.command"), _found.name)
+        )
 
 
 def _check_settings(project: Path, options: Mapping[str, str | None]) -> dict[str, Any]:

@@ -126,8 +126,15 @@ class Server:
             raise click.ClickException(f"On {self.name}: {why or 'no answer'}")
         return done.stdout or b""
 
-    def apply(self, steps: str, data: Mapping[str, str | None], *, dry_run: bool = False) -> None:
-        """Apply the steps of a file in ``deploy/vps``.
+    def apply(
+        self,
+        steps: str,
+        data: Mapping[str, str | None],
+        *,
+        dry_run: bool = False,
+        folder: str = "vps",
+    ) -> None:
+        """Apply the steps of a file in a folder of ``deploy``.
 
         Raises ``click.ClickException`` if one fails; pyinfra has said which.
         """
@@ -141,7 +148,7 @@ class Server:
         }
         for name, value in given.items():
             line += ["--data", f"{name}={value}"] if value else []
-        line += [self.name, f"deploy/vps/{steps}.py"]
+        line += [self.name, f"deploy/{folder}/{steps}.py"]
         environment = {**os.environ, "PYINFRA_PROGRESS": "off"}  # deploy/vps/progress.py tells it
         done = subprocess.run(line, cwd=self.project, env=environment, check=False)  # noqa: S603
         if done.returncode != 0:

@@ -14,8 +14,16 @@ esac
 
 state() { cksum "$certificate" 2>/dev/null || true; }
 
+# With LISTEN=shared it is in the machine's own network, shares the ports with one that ends, and
+# finds the key in the certificate's file.
+shared=
+if [ "${LISTEN:-}" = shared ]; then
+  shared='s/listen 8080/listen 80/; s/listen 8443/listen 443/
+    s/default_server;/default_server reuseport;/; s/privkey/fullchain/'
+fi
+
 write_site() {
-  sed "s/DOMAIN_NAME/$DOMAIN_NAME/g" "/etc/nginx/site-$1.conf" >/tmp/site.conf
+  sed "s/DOMAIN_NAME/$DOMAIN_NAME/g; $shared" "/etc/nginx/site-$1.conf" >/tmp/site.conf
 }
 
 watch_certificate() {
@@ -39,5 +47,6 @@ if [ -z "$known" ] || ! nginx -t -q; then
   write_site http
   echo "There is no good certificate for $DOMAIN_NAME yet; nginx speaks HTTP." >&2
 fi
-watch_certificate &
+# Shared, it never changes: there is another container for a new one.
+if [ -z "$shared" ]; then watch_certificate & fi
 exec nginx -g 'daemon off;'

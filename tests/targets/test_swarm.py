@@ -1,0 +1,50 @@
+"""Three machines in a Docker Swarm: set up, released to, and one of them lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import support
+from machine import needs
+from targets.compose import install, unique_slug
+from targets.server import wait_until
+from targets.swarm import PATIENCE, Load, Machines
+
+pytestmark = needs("server")
+
+
+@pytest.fixture(scope="module")
+def machines(
+    render: Callable[[support.Answers], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machines]:
+    """Return three machines with a release that the smoke suite has found good on each."""
+    project = install(render({"use_swarm": "yes", "project_slug": unique_slug()}))
+    with Machines(project, tmp_path_factory.mktemp("swarm")) as it:
+        it.setup()
+        it.release()
+        yield it
+
+
+def test_a_lost_machine_with_the_primary_loses_no_task(
+    machines: Machines, report: support.Report
+) -> None:
+    lost = machines.primary(machines.nodes[0])
+    assert lost
+    others = [node for node in machines.nodes if node is not lost]
+    with Load(machines) as load:
+        wait_until(lambda: len(load.accepted) > 20, "tasks are accepted")
+        began = time.monotonic()
+        lost.docker("kill")
+        wait_until(
+            lambda: machines.primary(others[0]) in others, "there is another primary", PATIENCE
+        )
+        changed = time.monotonic()
+        wait_until(lambda: load.accepted_after(changed), "tasks are accepted again", PATIENCE)
+        lost.docker("start")
+        whole = machines.wait_until_whole()
+    assert load.lost() == []
+    report.add("swarm", load.line("machine with the primary lost", [lost], began, whole))
+    report.add("swarm", machines.smoke())

@@ -1,0 +1,60 @@
+"""A machine of several: Docker, the firewall, the kernel. `flask deploy swarm setup` applies it."""
+
+import json
+
+from pyinfra import host
+from pyinfra.operations import apt, server, systemd
+
+from deploy.vps.common import file, output
+from deploy.vps.machine import add_swap, check_system, close_firewall, limit_journal
+
+#: Among the machines alone: Docker's own ports, Redis and its sentinels
+PORTS = ("2377,6379,7946,26379/tcp", "7946/udp")
+
+check_system()
+apt.packages(
+    name="Debian packages",
+    packages=["ca-certificates", "docker-cli", "docker.io", "ufw", "unattended-upgrades"],
+    update=True,
+    cache_time=86400,
+    no_recommends=True,
+)
+limit_journal()
+add_swap()
+
+# nginx is not root, and the one that starts shares its ports with the one that ends: connections
+# that wait at the old one go to the new one.
+kernel = {"net.ipv4.ip_unprivileged_port_start": 80, "net.ipv4.tcp_migrate_req": 1}
+kept = file(
+    "/etc/sysctl.d/60-swarm.conf", "".join(f"{name} = {value}\n" for name, value in kernel.items())
+)
+server.shell(
+    name="Kernel settings",
+    commands=["sysctl -q -p /etc/sysctl.d/60-swarm.conf"],
+    _if=kept.did_change,
+)
+
+# No process in a container gains rights that it did not start with.
+settings = file("/etc/docker/daemon.json", json.dumps({"no-new-privileges": True}) + "\n")
+systemd.service(name="Docker", service="docker", running=True, enabled=True)
+systemd.service(
+    name="Docker takes its settings", service="docker", restarted=True, _if=settings.did_change
+)
+
+close_firewall()
+added = output("ufw show added")
+rules = [
+    f"allow from {machine} to any port {port} proto {kind}"
+    for machine in host.data.get("machines").split(",")
+    for port, kind in (it.split("/") for it in PORTS)
+]
+rules += ["allow in on docker0 to any port 6379,26379 proto tcp"]
+# A machine that was taken away has no right any more.
+ours = tuple(f" port {port.replace('/', ' proto ')}" for port in PORTS)
+allowed = [line.removeprefix("ufw ") for line in added.splitlines() if line.endswith(ours)]
+gone = [f"ufw delete {rule}" for rule in allowed if " from " in rule and rule not in rules]
+if gone:
+    server.shell(name="Firewall keeps out machines that are gone", commands=gone)
+missing = [rule for rule in rules if f"ufw {rule}" not in added]
+if missing:
+    server.shell(name="Firewall lets the machines in", commands=[f"ufw {rule}" for rule in missing])

@@ -1,0 +1,210 @@
+"""``flask deploy swarm``: set machines up, release to them, go back, look at them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...application import PROJECT
+from ...smoke import run_suite
+from ..git import name_release
+from ..server import Server
+from ..settings import read
+from .cluster import MOST_MANAGERS, Machine, Swarm, own_address
+from .images import bring, bring_files, build, for_all, lacking
+
+
+@click.group(
+    short_help="Run it on several machines: setup, release, rollback, status, logs, remove."
+)
+def swarm() -> None:
+    """Run the application on several machines, any one of which may be lost.
+
+    HOST is [user@]name[:port] of any machine that lives. docs/swarm.md tells the whole way;
+    deploy/vps/settings.toml has the domain, deploy/swarm/stack.yaml what runs.
+    """
+
+
+def _server(ctx: click.Context, _: click.Parameter, host: Any) -> Any:
+    def parse(one: str) -> Server:
+        return Server.parse(one, PROJECT, ctx.obj)
+
+    return parse(host) if isinstance(host, str) else [parse(one) for one in host]
+
+
+_host = click.argument("server", metavar="HOST", callback=_server)
+
+
+@swarm.command()
+@click.argument("servers", metavar="HOST...", nargs=-1, required=True, callback=_server)
+@click.option("--domain", help="The name that people type.")
+@click.option("--network", metavar="CIDR", help="Where the machines reach each other.")
+@click.option("--certificate", type=click.Path(exists=True), help="Full chain; else plain HTTP.")
+@click.option("--key", type=click.Path(exists=True), help="The certificate's private key.")
+def setup(
+    servers: list[Server],
+    domain: str | None,
+    network: str | None,
+    certificate: str | None,
+    key: str | None,
+) -> None:
+    """Make the machines ready and join them; give all of them, three or more.
+
+    A second run changes only what is not as it should be. A machine that is new in the list is
+    added, and gets the release that runs; a new certificate takes the place of the old one.
+    """
+    if bool(certificate) != bool(key):
+        raise click.UsageError("--certificate FILE and --key FILE belong together.")
+    if len({server.name for server in servers}) < MOST_MANAGERS:
+        raise click.UsageError("Give three machines or more: of two, neither survives the other.")
+    try:
+        settings = read(PROJECT, {"domain": domain})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    addresses = [own_address(server, network) for server in servers]
+    data = {"machines": ",".join(addresses), "domain": domain}
+    for_all(lambda server: server.apply("machine", data, folder="swarm"), servers)
+    asked = "docker info -f '{{.Swarm.ControlAvailable}}'"
+    managers = [server for server in servers if server.read(asked).strip() == "true"]
+    if not managers:
+        servers[0].read(
+            f"docker swarm init --advertise-addr {addresses[0]} --listen-addr {addresses[0]}"
+        )
+        managers = servers[:1]
+    swarm = Swarm(managers[0])
+    for server, address in zip(servers, addresses, strict=True):
+        swarm.join(server, address)
+    swarm.add_secrets()
+    files = [Path(file).read_text() for file in (certificate, key) if file]
+    swarm.add_certificate(settings["domain"], "\n".join(files))
+    if release := swarm.running():
+        # Machines that are new, or were away when it was released
+        others = [server for server in servers if server is not managers[0]]
+        _bring(swarm, release, others, source=managers[0])
+        if not swarm.up(release):
+            raise click.ClickException(f"{release} does not run everywhere.")
+    click.echo(f"The machines are ready. Next: uv run flask deploy swarm release {servers[0]}")
+
+
+@swarm.command()
+@_host
+@click.option("--allow-dirty", is_flag=True, help="Release although files are not committed.")
+@click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it.")
+@click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust.")
+def release(server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None) -> None:
+    """Bring the last commit to all machines and switch to it, one machine after the other.
+
+    Each is checked with the smoke suite; what does not work gives way to the release before.
+    """
+    name = name_release(PROJECT, allow_dirty=allow_dirty)
+    swarm = Swarm(server)
+    before, machines = swarm.running(), _living(swarm)
+    build(name, swarm.docker("version -f '{{.Server.Os}}/{{.Server.Arch}}'").strip())
+    _bring(swarm, name, [one.server for one in machines])
+    good = swarm.up(name)
+    if good and not no_smoke:
+        good = _smoke(swarm, machines, ca)
+    if good:
+        keep = read(PROJECT, {})["keep_releases"]
+        for_all(lambda one: swarm.forget_old(one.server, keep), machines)
+        click.echo(f"Released {name}.")
+        return
+    if not before:
+        raise click.ClickException(f"{name} does not work. It is the first release, so it stays.")
+    click.echo(f"{name} does not work: back to {before}.", err=True)
+    swarm.up(before)
+    raise click.ClickException(f"{name} was not released; {before} runs again.")
+
+
+@swarm.command()
+@_host
+def rollback(server: Server) -> None:
+    """Go back to the release before the running one."""
+    swarm = Swarm(server)
+    now = swarm.running()
+    older = [it for it in swarm.manager.read(f"ls {swarm.folder('')}").split() if it < now]
+    if not older:
+        raise click.ClickException("There is no release to go back to.")
+    if not swarm.up(max(older)):
+        raise click.ClickException(f"{max(older)} does not run everywhere.")
+    click.echo(f"{max(older)} runs.")
+
+
+@swarm.command()
+@_host
+def status(server: Server) -> None:
+    """Say what runs on which machine; exit code 1 if something is not well."""
+    swarm = Swarm(server)
+    click.echo(f"{swarm.running() or 'No release'}\n")
+    click.echo(swarm.docker("node ls"))
+    click.echo(swarm.docker(f"stack services {swarm.name} || true"))
+    lost = [one for one in swarm.machines() if not one.ready]
+    replicas = swarm.docker(f"stack services {swarm.name} --format '{{{{.Replicas}}}}'").split()
+    short = [it for it in replicas if len(set(it.split("/"))) > 1]
+    for one in lost:
+        click.echo(f"{one.server.name} does not answer.", err=True)
+    sys.exit(1 if lost or short or not replicas else 0)
+
+
+@swarm.command()
+@_host
+@click.option("--follow", "-f", is_flag=True, help="Go on as lines come.")
+@click.option("--lines", "-n", default=100, show_default=True, help="So many of each service.")
+def logs(server: Server, follow: bool, lines: int) -> None:
+    """Show the log lines of all machines."""
+    more = "-f" if follow else ""
+    services = f"$(docker stack services {Swarm(server).name} --format '{{{{.Name}}}}')"
+    sys.exit(
+        server.run(
+            f"for it in {services}; do docker service logs --tail {lines} {more} $it & done; wait"
+        )
+    )
+
+
+@swarm.command()
+@_host
+@click.argument("gone", metavar="MACHINE", callback=_server)
+def remove(server: Server, gone: Server) -> None:
+    """Take MACHINE away, whether it lives or is lost."""
+    swarm = Swarm(server)
+    found = [one for one in swarm.machines() if str(one.server) == str(gone)]
+    if not found or str(server) == str(gone):
+        raise click.ClickException(f"{gone} is not one of the other machines.")
+    swarm.remove(found[0])
+    click.echo(f"{gone.name} is no part any more. If it lives: docker swarm leave --force there.")
+
+
+def _living(swarm: Swarm) -> list[Machine]:
+    machines = swarm.machines()
+    for one in machines:
+        if not one.ready:
+            click.echo(f"{one.server.name} does not answer, and is left out.", err=True)
+    return [one for one in machines if one.ready]
+
+
+def _bring(swarm: Swarm, name: str, servers: list[Server], source: Server | None = None) -> None:
+    """Bring a release to machines, from here or from another machine; what they have stays."""
+    lack = {image: None for server in servers for image in lacking(name, server)}
+    if lack:
+        to = [server for server in servers if lacking(name, server)]
+        click.echo(f"{', '.join(lack)} to {', '.join(server.name for server in to)}")
+        bring(list(lack), to, source)
+    for_all(lambda server: bring_files(swarm.folder(name), server, source), servers)
+
+
+def _smoke(swarm: Swarm, machines: list[Machine], ca: str | None) -> bool:
+    """Run the smoke suite against each machine itself, wherever DNS leads."""
+    certificate, token = swarm.certificate(), swarm.token()
+    url = f"{'https' if certificate.digest else 'http'}://{certificate.domain}"
+    for one in machines:
+        # The last of them all tries the limit, which is common to the machines.
+        arguments = [] if one is machines[-1] else ["-k", "not rate_limit"]
+        arguments += ["--connect", one.server.address or one.address]
+        arguments += ["--ca", ca] if ca else []
+        click.echo(f"\n{one.server.name}")
+        if run_suite(url, token, arguments):
+            return False
+    return True
