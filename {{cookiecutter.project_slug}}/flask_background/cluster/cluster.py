@@ -68,6 +68,11 @@ class Job:
         argv = [*self.argv, "--hostname", f"{name}@{self.host}"]
         return Job(name, argv, places=self.places, number=number, host=self.host, slot=slot)
 
+    def heard_of_at(self, since: float) -> float:
+        """When a task of this place that began then was last known to be held."""
+        heard: float = max(self.slot.beaten_at, self.covered_at, since)
+        return heard
+
     @property
     def hostname(self) -> str:
         """What the worker calls itself."""

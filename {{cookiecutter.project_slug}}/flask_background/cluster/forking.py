@@ -201,9 +201,7 @@ class ForkingCluster(Cluster):
         if code == 0 and not (job.leaves or self._stopping):
             for other in self._places(job.worker):  # it was told to shut down: the worker is meant
                 self._let_go(other)
-        super()._note_end(
-            job, 0 if wanted and self._stopping else code, at_once=wanted or at_work
-        )
+        super()._note_end(job, 0 if wanted and self._stopping else code, at_once=wanted or at_work)
 
     def _drop(self, job: Job) -> None:
         self._board.give_back(job.slot)

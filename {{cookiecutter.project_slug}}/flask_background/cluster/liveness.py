@@ -7,7 +7,6 @@ time on the board that it shares with the parent, which reports for all of them.
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 

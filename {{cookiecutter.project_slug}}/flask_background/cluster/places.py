@@ -7,7 +7,6 @@ sees to the message of a place that was killed, and starts and stops places as t
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +60,7 @@ class PlaceKeeper:
             elif 0 < work.soft_at <= now and job.told_of != work.since:
                 job.told_of = work.since
                 os.kill(job.handle, SOFT_LIMIT)
-            elif not job.stands_still and now - max(job.slot.beaten_at, job.covered_at, work.since) > _LOCKED_AFTER:
+            elif not job.stands_still and now - job.heard_of_at(work.since) > _LOCKED_AFTER:
                 job.covered_at = now
                 self._cover(job, work)
             ahead = [at - now for at in (work.soft_at, work.hard_at) if at > now]

@@ -1,7 +1,6 @@
 """``flask celery …``: Celery's command line with the application loaded, and ``cluster``."""
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 

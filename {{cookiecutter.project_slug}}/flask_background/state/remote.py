@@ -108,7 +108,7 @@ class RemoteControl(Control):
         return answers
 
     def _with_places(self, destination: Iterable[str]) -> list[str]:
-        """Add the other places of the workers that are named: `mail.2@host` is one of `mail@host`."""
+        """Add the other places of the workers that are named: a worker's are NAME.2@HOST …"""
         wanted = set(destination)
         for beat in heartbeats.latest(self.app):
             name, _, host = beat.name.partition("@")

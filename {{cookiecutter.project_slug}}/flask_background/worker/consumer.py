@@ -5,14 +5,10 @@ names it does not know. Here both are kept, see giving_up.py.
 """
 
 import logging
-import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from celery.concurrency.solo import TaskPool as SoloPool
-from celery.worker import state
 from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -20,12 +16,10 @@ from redis.exceptions import RedisError
 
 from .. import celery_internals
 from ..base.errors import GivenUp
-from ..base.settings import INTERVAL
 from ..core import Core
 from . import giving_up
 from .leases import QoS
 from .place import TaskPool
-from .transport import Channel
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What becomes of a message whose place was killed: the cluster sees to it, see cluster/places.py."""
+"""What becomes of a message whose place was killed; the cluster asks, see cluster/places.py."""
 
 import logging
 import time

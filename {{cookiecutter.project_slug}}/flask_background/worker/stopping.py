@@ -7,6 +7,7 @@ from celery import signals
 
 from ..cluster.cluster import freeze_memory
 
+
 def connect_signals() -> None:
     """Connect the handlers of this module; calling it again changes nothing."""
     signals.setup_logging.connect(_keep_logging)
