@@ -41,9 +41,9 @@ MOST = {
     "my_app": 2200,
     "my_app without examples": 1600,
     "tests": 2200,
-    ENGINE: 6640,  # shall be 4300
+    ENGINE: 7450,  # shall be 4300
 }
-TOO_LARGE = {INTERNALS: 380}
+TOO_LARGE = {INTERNALS: 335}
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def test_metrics_count_what_the_worker_did(live_app: Flask, live_client: FlaskCl
     token = {"Authorization": f"Bearer {live_app.config['API_TOKEN']}"}
 
     text = live_client.get("/metrics", headers=token).text
+    assert "celery_refused_messages_total 0.0" in text
 
     assert "redis_up 1.0" in text
     assert 'celery_queue_length{queue="default"} 0.0' in text

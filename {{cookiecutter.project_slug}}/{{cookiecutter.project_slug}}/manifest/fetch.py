@@ -7,11 +7,10 @@ answer comes, and a redirect to another host may not lead into a private network
 import json
 import socket
 import ssl
-import time
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from io import BufferedReader, RawIOBase
 from ipaddress import ip_address
 from threading import Thread
 from typing import Any
@@ -19,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ..api.body import refuse_constant
 
-#: Seconds for one connect, and for all of it.
+#: Seconds for one connect or one silence, and for all of it.
 CONNECT_TIMEOUT, DEADLINE = 5.0, 30.0
 #: Bytes of an answer, characters of a version, and redirects: the most that are taken.
 MAX_BYTES, MAX_VERSION, MAX_REDIRECTS = 1024 * 1024, 100, 3
@@ -56,15 +55,29 @@ def fetch(
     """
     conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
     headers = {name: value for name, value in conditions.items() if value}
-    ends = time.monotonic() + deadline
+    opened: list[socket.socket] = []
+    answer: Future[tuple[HTTPResponse, bytes]] = Future()
+
+    def ask() -> None:
+        try:
+            with _ask(url, headers, opened) as response:
+                answer.set_result((response, response.read(MAX_BYTES + 1)))
+        except Exception as error:
+            answer.set_exception(error)
+
+    # A thread, because neither the system's look-up of a name nor a slow answer has a deadline.
+    Thread(target=ask, daemon=True).start()
     try:
-        with _ask(url, headers, ends) as response:
-            status, body = response.status, response.read(MAX_BYTES + 1)
+        response, body = answer.result(deadline)
     except (OSError, HTTPException, ValueError) as error:
         # Not the text of every error: it may repeat the address, which may hold a secret.
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise Unreachable(f"The manifest's host cannot be reached: {reason}.") from error
-    if status == 304:
+    finally:
+        for connected in opened:
+            with suppress(OSError):  # it is closed already, unless the deadline came first
+                connected.shutdown(socket.SHUT_RDWR)
+    if (status := response.status) == 304:
         return None
     if status >= 500 or status == 429:
         raise Unreachable(f"The manifest's host answered {status}.")
@@ -94,13 +107,14 @@ def parse(body: bytes, etag: str | None = None, last_modified: str | None = None
     return Fetched(str(version), manifest, etag, last_modified)
 
 
-def _ask(url: str, headers: dict[str, str], ends: float) -> HTTPResponse:
+def _ask(url: str, headers: dict[str, str], opened: list[socket.socket]) -> HTTPResponse:
     """Send the request and follow redirects; return the answer, its body unread."""
     own = urlsplit(url).netloc
     for _ in range(MAX_REDIRECTS + 1):
         parts = urlsplit(url)
         connection = HTTPConnection(parts.netloc.rpartition("@")[2])
-        connection.sock = _connect(url, ends, public=parts.netloc != own)
+        connection.sock = _connect(url, public=parts.netloc != own)
+        opened.append(connection.sock)
         target = parts._replace(scheme="", netloc="", path=parts.path or "/", fragment="").geturl()
         connection.request("GET", target, headers=headers | {"Connection": "close"})
         response = HTTPResponse(connection.sock, method="GET")
@@ -113,69 +127,21 @@ def _ask(url: str, headers: dict[str, str], ends: float) -> HTTPResponse:
     raise Unreachable(f"The manifest's host redirects more than {MAX_REDIRECTS} times.")
 
 
-def _connect(url: str, ends: float, public: bool) -> Any:
+def _connect(url: str, public: bool) -> socket.socket:
     """Connect to a URL's host, with TLS for https; ``public``: not inside a private network."""
     parts = urlsplit(url)
     port = {"http": 80, "https": 443}.get(parts.scheme)
     if port is None or not parts.hostname:
         raise NotAManifest("The manifest's host redirects to what is no address of the web.")
     # Connect to the address that was checked: a second look-up could give another one.
-    address = _look_up(parts.hostname, ends)
+    address = str(socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)[0][4][0])
     if public and not ip_address(address).is_global:
         raise NotAManifest("The manifest's host redirects into a private network.")
-    timeout = min(CONNECT_TIMEOUT, _left(ends))
-    connected = socket.create_connection((address, parts.port or port), timeout)
+    connected = socket.create_connection((address, parts.port or port), CONNECT_TIMEOUT)
     if parts.scheme == "https":
         context = ssl.create_default_context()
         connected = context.wrap_socket(connected, server_hostname=parts.hostname)
-    return _Bounded(connected, ends)
-
-
-def _look_up(host: str, ends: float) -> str:
-    """Return a host's address. The system's look-up has no deadline: it is left to its thread."""
-    found: Future[Any] = Future()
-
-    def ask() -> None:
-        try:
-            found.set_result(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-        except (OSError, ValueError) as error:
-            found.set_exception(error)
-
-    Thread(target=ask, daemon=True).start()
-    return str(found.result(_left(ends)))
-
-
-class _Bounded(RawIOBase):
-    """A socket for ``http.client`` that gives up at a moment, ``ends`` (``time.monotonic``).
-
-    A time-out of a socket's own would begin anew with each byte that comes.
-    """
-
-    def __init__(self, connected: socket.socket, ends: float) -> None:
-        self._socket, self._ends = connected, ends
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def makefile(self, mode: str) -> BufferedReader:
-        return BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._socket.settimeout(_left(self._ends))
-        return self._socket.recv_into(buffer)
-
-    def close(self) -> None:
-        self._socket.close()
-        super().close()
-
-
-def _left(ends: float) -> float:
-    if (left := ends - time.monotonic()) <= 0:
-        raise TimeoutError(0, "it took too long")
-    return left
+    return connected
 
 
 def _sendable(header: str | None) -> str | None:

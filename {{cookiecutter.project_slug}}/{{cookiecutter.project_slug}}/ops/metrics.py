@@ -34,7 +34,7 @@ class Collector:
         """Read all of it; while Redis is away there is only ``redis_up 0``."""
         up = core.GaugeMetricFamily("redis_up", "Whether Redis answered this scrape.")
         try:
-            families = [_queues(), *_workers(), _dead_letters(), *_tasks()]
+            families = [_queues(), *_workers(), *_given_up(), *_tasks()]
         except RedisError as error:
             current_app.logger.warning("Redis did not answer the scrape: %s", error)
             families = []
@@ -61,9 +61,12 @@ def _workers() -> tuple[core.Metric, core.Metric]:
     return ages, busy
 
 
-def _dead_letters() -> core.Metric:
-    count = celery.readiness().dead_letters
-    return core.GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.", value=count)
+def _given_up() -> tuple[core.Metric, core.Metric]:
+    dead, refused = celery.readiness().dead_letters, celery.refused_messages()
+    return (
+        core.GaugeMetricFamily("celery_dead_letters", "Tasks that were given up.", value=dead),
+        core.CounterMetricFamily("celery_refused_messages", "Not signed.", value=refused),
+    )
 
 
 def _tasks() -> tuple[core.Metric, core.Metric]:
