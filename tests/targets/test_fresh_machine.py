@@ -68,7 +68,7 @@ LACKING = {
 }
 #: … and some that need nothing, or a Python that uv may be able to download.
 THERE = [
-    "tests/engine/test_local_cluster.py",
+    "tests/engine/test_current_task.py",
     "tests/generation/test_answers.py",
     "tests/targets/test_own_suite.py::test_the_suite_passes_with_other_answers[python_version=3.12]",
 ]
