@@ -336,6 +336,7 @@ def test_a_backup_can_be_fetched_tried_and_restored(server: Server, tmp_path: Pa
 
     wait_until(lambda: all(map(server.task_is_done, tasks)), "the tasks of the backup are done")
     assert "rdb" not in server.shell("ls /var/tmp")
+    wait_until(lambda: server.works(), "the application works after the restore")
     server.deploy("status")
 
 

@@ -20,4 +20,7 @@ def test_a_worker_that_an_operator_stopped_stays_stopped(server: Server) -> None
     time.sleep(20)
     assert "STOPPED" in server.shell(f"supervisorctl status {worker} || true")
     server.shell(f"supervisorctl start {worker}")
+    started = server.main_pid("worker")
+    time.sleep(8)
+    assert server.main_pid("worker") == started, "The watcher ended a worker that had just started."
     wait_until(lambda: server.works(), "tasks are done again")

@@ -14,5 +14,7 @@ local waiting = each('list', '*', function(key)
   local is_queue = string.find(redis.call('LINDEX', key, 0), '"delivery_info"', 1, true)
   return is_queue and redis.call('LLEN', key) or 0
 end)
+-- Those for later stand in a set of their own.
+waiting = waiting + each('zset', '*.delayed', function(key) return redis.call('ZCARD', key) end)
 local held = each('hash', '*unacked', function(key) return redis.call('HLEN', key) end)
 return redis.call('DBSIZE') .. ' keys, ' .. waiting .. ' waiting tasks, ' .. held .. ' at work'
