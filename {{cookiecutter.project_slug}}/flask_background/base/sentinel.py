@@ -57,11 +57,11 @@ class ToPrimary(Connection):
         self._primary = primary
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
 
-    def connect(self) -> None:
-        """Connect, if it is not; a pool calls this before each use. Another may know better."""
+    def can_read(self, *args: Any, **kwargs: Any) -> Any:
+        """Look for an answer; a pool does before each use, and connects anew after an error."""
         if (self.host, self.port) != self._primary.address:
-            self.disconnect()  # type: ignore[no-untyped-call]
-        super().connect()  # type: ignore[no-untyped-call]
+            raise RedisConnectionError("Another server is the primary by now.")
+        return super().can_read(*args, **kwargs)
 
     def _connect(self) -> Any:
         self.host, self.port = self._primary.ask()
