@@ -7,6 +7,7 @@ import ipaddress
 import json
 import shlex
 import tempfile
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -176,13 +177,32 @@ class Swarm:
             f"set -e; cd {self.folder(release)}; export {variables}; "
             "for file in start healthy redis; do digest=$(sha256sum $file.sh | cut -c -12); "
             'export "$(echo $file | tr a-z A-Z)_SH=$digest"; done; '
-            f"timeout {PATIENCE} docker stack deploy --prune --detach=false --quiet "
-            f"--resolve-image never -c stack.yaml {self.name}"
+            "docker stack deploy --detach --prune --quiet --resolve-image never -c stack.yaml "
+            f"{self.name}"
         )
-        images = self.docker(
-            f"stack services {self.name} --format '{{{{.Image}}}} {{{{.Replicas}}}}'"
-        )
-        return done == 0 and images.count(f":{release} ") == 3
+        end = time.monotonic() + PATIENCE
+        while done == 0 and not self._settled():
+            if time.monotonic() > end:
+                return False
+            time.sleep(2)
+        images = self.docker(f"stack services {self.name} --format '{{{{.Image}}}}'").split()
+        return done == 0 and sum(image.endswith(f":{release}") for image in images) == 3
+
+    def _settled(self) -> bool:
+        """Tell whether nothing changes any more, and all runs on the machines that live.
+
+        Docker's own waiting does not end while a machine is lost.
+        """
+        changing = self.docker(
+            f"service inspect $(docker stack services -q {self.name}) "
+            "-f '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}'"
+        ).split()
+        tasks = self.docker(
+            f"stack ps {self.name} -f desired-state=running --format '{{{{.CurrentState}}}}'"
+        ).splitlines()
+        wanted = sum(5 if one.redis else 3 for one in self.machines() if one.ready)
+        running = sum(task.startswith("Running") for task in tasks)
+        return not {"updating", "rollback_started"} & set(changing) and running >= wanted
 
     def remove(self, machine: Machine) -> None:
         """Take a machine away; if it lives, what runs on it is stopped first."""
