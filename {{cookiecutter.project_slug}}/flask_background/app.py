@@ -137,7 +137,7 @@ class FlaskCelery(Core):
         return lookup.task_info(self, task_id)
 
     def cancel(self, task_id: str) -> bool:
-        """Stop a task: a waiting one never runs, a running one is ended with its pool child.
+        """Stop a task: a waiting one never runs, a running one is ended where it stands.
 
         Returns False when the task had ended or is unknown. Raises ``BrokerUnavailable``.
         """

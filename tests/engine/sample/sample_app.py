@@ -8,6 +8,7 @@ engine is imported here.
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import json
 import logging
 import os
@@ -156,6 +157,24 @@ def process_id() -> int:
 def sleep(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
+
+
+def tidy(name: str) -> None:
+    """Wait for ever, and tell of the end."""
+    with mailbox() as box:
+        try:
+            box.rpush(f"started:{name}", os.getpid())
+            time.sleep(3600)
+        finally:
+            box.rpush(f"tidied:{name}", "yes")
+
+
+def hold_the_lock(seconds: int, name: str = "locked") -> str:
+    """Let no other thread of the process run: a call by PyDLL does not release the lock."""
+    with mailbox() as box:
+        box.rpush(f"started:{name}", os.getpid())
+    ctypes.PyDLL(None).sleep(seconds)
+    return "held"
 
 
 def note_twice(path: str, seconds: float) -> str:

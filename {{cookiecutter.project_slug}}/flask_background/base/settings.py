@@ -77,7 +77,7 @@ DEFAULTS: dict[str, Any] = {
     "redis_socket_keepalive": True,
     "redis_retry_on_timeout": True,
     "redis_backend_health_check_interval": 25,
-    # A child that grew is replaced after its task (kilobytes), and each one after so many tasks.
+    # A place that grew is replaced after its task (kilobytes), and each one after so many tasks.
     # Replacing one costs seconds in which it takes no task, so it should be rare.
     "worker_max_memory_per_child": 200_000,
     "worker_max_tasks_per_child": 10_000,

@@ -38,7 +38,7 @@ def task_info(core: Core, task_id: str) -> TaskInfo | None:
 
 
 def cancel(core: Core, task_id: str) -> bool:
-    """Stop a task: a waiting one never runs, a running one is ended with its pool child.
+    """Stop a task: a waiting one never runs, a running one is ended where it stands.
 
     The mark in Redis is what counts: workers look it up before a task begins, and with each
     heartbeat for those that run. The command only makes it quicker, and may be lost.

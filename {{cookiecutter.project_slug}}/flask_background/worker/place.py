@@ -50,6 +50,7 @@ class TaskPool(BasePool):
         #: The ids of the task that runs, and of one that is to end.
         self._running = self._cancelled = ""
         self._exit_code = os.EX_OK
+        self._soft: float | None = None
         self._soft_at: float | None = None
         signals.worker_process_init.send(sender=self.options["initargs"][1])
 
@@ -73,7 +74,7 @@ class TaskPool(BasePool):
         """Run a task: now, and in this thread."""
         request = callback.__self__
         self._running = request.id
-        soft = soft_timeout or self.options["soft_timeout"]
+        self._soft = soft = soft_timeout or self.options["soft_timeout"]
         slot, tag = pulse.slot, request.message.delivery_tag
         if slot:
             slot.begin(tag, request.id, soft, timeout or self.options["timeout"])
@@ -102,7 +103,7 @@ class TaskPool(BasePool):
         if self._cancelled == self._running:
             interruption.interrupt(TaskEnded("cancelled"))
         elif self._soft_at and time.monotonic() >= self._soft_at:
-            interruption.interrupt(SoftTimeLimitExceeded(f"{self.options['soft_timeout']}"))
+            interruption.interrupt(SoftTimeLimitExceeded(self._soft))
 
     def _end(self, *_: Any) -> None:
         """End the task and this process; the message goes back into its queue."""
