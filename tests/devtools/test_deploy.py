@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from devtools.deploy import command, server
 from devtools.deploy.git import archive, name_release
 from devtools.deploy.server import Server
+from machine import needs
 
 SETTINGS = """
 domain = "birds.example.com"
@@ -55,6 +56,7 @@ def test_what_is_no_host_is_refused(text: str, tmp_path: Path) -> None:
         Server.parse(text, tmp_path)
 
 
+@needs("ssh")
 def test_another_user_than_root_uses_sudo(tmp_path: Path) -> None:
     assert Server.parse("me@host", tmp_path).ssh("a 'b'")[-1] == """sudo -- sh -c 'a '"'"'b'"'"''"""
     assert Server.parse("host", tmp_path).ssh("a 'b'")[-1] == "a 'b'"

@@ -22,9 +22,9 @@ WAIT = 30.0  # seconds; reached only when something is broken
 
 # Says its name, and says good-bye when it is stopped gracefully.
 POLITE = """
-import signal, sys, time
+import os, signal, sys, time
 def bye(*_):
-    print(sys.argv[1], "says bye", flush=True)
+    os.write(1, f"{sys.argv[1]} says bye\\n".encode())  # the print below may be at work still
     sys.exit(0)
 signal.signal(getattr(signal, "SIGBREAK", signal.SIGTERM), bye)
 print(sys.argv[1], "is up", flush=True)
