@@ -55,12 +55,12 @@ class Slot:
         now = time.monotonic()
         text = json.dumps([tag, task_id[:300]]).encode()[: _SIZE - _LAYOUT.size]
         limits = (now + soft if soft else 0.0, now + hard if hard else 0.0)
-        scale = self.scale
-        # The start comes last: with it the rest counts.
-        _LAYOUT.pack_into(
-            self._memory, self._start, self.beaten_at, 0.0, *limits, *scale, len(text)
-        )
         at = self._start + _LAYOUT.size
+        # Beat and scale stay: Python writes zeros first, and the cluster may read them meanwhile.
+        packed = _LAYOUT.pack(0.0, 0.0, *limits, 0, 0, len(text))
+        self._memory[self._start + _SINCE : self._start + _SCALE] = packed[_SINCE:_SCALE]
+        self._memory[self._start + _SCALE + 4 : at] = packed[_SCALE + 4 :]
+        # The start comes last: with it the rest counts.
         self._memory[at : at + len(text)] = text
         struct.pack_into("=d", self._memory, self._start + _SINCE, now)
 

@@ -107,7 +107,7 @@ def surplus(places: list[Job], now: float) -> list[Job]:
     """Name the places of one worker that are to stop: too many, or long idle ones."""
     least, most = places[0].slot.scale
     idle = [job for job in places[1:] if not job.busy_since and now - job.idle_since > _IDLE]
-    stopped = places[most:]
+    stopped = places[max(1, most) :]
     keep = len(places) - len(stopped) - least
     return stopped + [job for job in reversed(idle) if job not in stopped][: max(0, keep)]
 
