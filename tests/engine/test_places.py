@@ -34,8 +34,7 @@ def test_a_hard_limit_ends_the_place_and_the_task_says_why(
     start({}, "worker", workers=1)
     before = client.submit(sample_app.process_id).result(timeout=20)
 
-    limits = {"soft_time_limit": 2, "time_limit": 2}
-    locked = client.apply(sample_app.hold_the_lock, [600], **limits)
+    locked = client.apply(sample_app.hold_the_lock, [600], soft_time_limit=2, time_limit=2)
 
     with pytest.raises(TimeLimitExceeded):
         locked.result(timeout=20)

@@ -27,7 +27,7 @@ GARBAGE: list[Any] = [
     json.dumps(["9999-12-31T23:59:59+00:00", 1]),
     json.dumps(["2026-01-01T00:00:00", 1]),
     '1 {"pid": "x", "queues": 5, "active": []}',
-    f"{time.time()} []",
+    pytest.param(f"{time.time()} []", id="a fresh time"),
 ]
 
 
