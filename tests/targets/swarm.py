@@ -148,7 +148,7 @@ class Machines:
             token = node.run("docker", "exec", web, "cat", "/run/secrets/API_TOKEN")
             done = support.run(
                 "uv", "run", "--quiet", "flask", "smoke", f"https://{DOMAIN}", "--ca",
-                f"{self.folder}/ca.pem", "--connect", node.address, "-k", "not rate_limit",
+                f"{self.folder}/ca.pem", "--connect", node.address, "--", "-k", "not rate_limit",
                 cwd=self.project, API_TOKEN=token,
             )  # fmt: skip
             assert done.returncode == 0, f"{node}\n{done.stdout}{done.stderr}\n{self.state()}"

@@ -58,7 +58,7 @@ def test_an_edit_restarts_web_and_worker(used: Used) -> None:
         )
     wait_until(lambda: answers(f"{stack.url}/edited"), "web has the new code")
     wait_until(lambda: not before & {it.pid for it in stack.cluster()}, "worker has restarted")
-    stack.smoke("-k", "health")
+    stack.smoke(only="health")
 
 
 def answers(url: str) -> bool:

@@ -174,7 +174,7 @@ def test_https_begins_with_the_certificate(stack: Stack, tmp_path: Path) -> None
     said = stack.smoke("--ca", str(first.certificate))
     assert "everything works" in said
     stack.compose("restart", "nginx")
-    stack.smoke("--ca", str(first.certificate), "-k", "tls or health")
+    stack.smoke("--ca", str(first.certificate), only="tls or health")
 
 
 def logged(stack: Stack, words: str, times: int) -> bool:

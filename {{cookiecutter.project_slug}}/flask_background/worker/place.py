@@ -100,7 +100,8 @@ class TaskPool(BasePool):
     # Signals, in the main thread
 
     def _interrupt(self, *_: Any) -> None:
-        if self._cancelled == self._running:
+        # Marked as revoked: the one that was to end may have done so, and another begun since.
+        if self._cancelled == self._running in worker.revoked:
             interruption.interrupt(TaskEnded("cancelled"))
         elif self._soft_at and time.monotonic() >= self._soft_at:
             interruption.interrupt(SoftTimeLimitExceeded(self._soft))

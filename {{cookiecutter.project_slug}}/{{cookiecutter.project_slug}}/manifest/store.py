@@ -5,6 +5,7 @@ Every function here raises ``RedisError`` when Redis does not answer.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -53,8 +54,10 @@ def load() -> tuple[Stored | None, Check]:
         pipeline.get(celery.key("manifest"))
         pipeline.hgetall(celery.key("manifest:check"))
         text, check = pipeline.execute()
-    at = check.get("at")
-    return _read(Stored, text), Check(at and datetime.fromisoformat(at), check.get("error") or None)
+    with suppress(ValueError):  # somebody else's
+        at = datetime.fromisoformat(check.get("at", ""))
+        return _read(Stored, text), Check(at, check.get("error") or None)
+    return _read(Stored, text), Check(None, None)
 
 
 def history() -> list[Change]:
