@@ -33,7 +33,6 @@ _SECTIONS = {
     "Bring it there": ("setup", "release", "rollback"),
     "Look after it": ("status", "logs", "run"),
     "Backups": ("backup", "restore", "drill"),
-    "Several machines": ("swarm",),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -56,6 +57,8 @@ class Server:
 
     @property
     def _ssh(self) -> list[str]:
+        if shutil.which("ssh") is None:
+            raise click.ClickException("This machine has no ssh. Install it: openssh-client.")
         config = ["-F", self.ssh_config] if self.ssh_config else []
         return ["ssh", "-p", str(self.port), *config]
 
