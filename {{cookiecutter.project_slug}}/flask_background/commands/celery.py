@@ -206,6 +206,8 @@ def _worker_job(
         # Let Celery read them here, or a wrong value would end the worker again and again.
         given = worker.make_context("worker", argv[1:], obj=celery_context)
     except click.UsageError as error:
+        if arguments:
+            raise  # what was typed is wrong
         raise click.ClickException(
             f"CELERY_WORKERS[{spec.name!r}] cannot work: {error.format_message()}"
         ) from error
