@@ -117,13 +117,13 @@ def test_pools_change_their_size_and_workers_stop(
     with create_app(settings).app_context():
 
         def has(number: int) -> bool:
-            return len(children(cluster.pid)) == number
+            return len(children(cluster.pid)) == len(celery.heartbeats()) == number
 
         assert has(1)
         celery.control.pool_grow(2)
-        wait_until(lambda: has(3), "two more children")
+        wait_until(lambda: has(3), "two more places")
         celery.control.pool_shrink(1)
-        wait_until(lambda: has(2), "one child less")
+        wait_until(lambda: has(2), "one place less")
         assert list(celery.control.pool_restart().values()) == [{"ok": "reload started"}] * 2
         assert celery.submit(sample_app.add, 1, 2).result(timeout=20) == 3
         celery.control.shutdown()

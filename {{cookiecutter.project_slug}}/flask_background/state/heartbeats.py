@@ -52,7 +52,7 @@ def latest(core: Core) -> list[Heartbeat]:
     now = seconds + microseconds / 1e6
     found = (readable(_read, str(name), record, now) for name, record in records.items())
     beats = [beat for beat in found if beat and beat.age < _FORGET_AFTER]
-    return sorted(beats, key=lambda beat: beat.name)
+    return sorted(beats, key=lambda beat: beat.name.split("@"))  # a worker before its other places
 
 
 def _read(name: str, record: str, now: float) -> Heartbeat:
