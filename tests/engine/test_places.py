@@ -136,3 +136,20 @@ def test_places_come_when_all_are_at_work_and_go_when_they_are_told(
         client.control.autoscale(1, 1)
 
         wait_until(lambda: len(client.heartbeats()) == 1, "one place to be left")
+
+
+def test_a_worker_that_is_shut_down_lets_its_task_end(
+    start: StartCluster, client: FlaskCelery
+) -> None:
+    cluster = start({"CELERY_WORKERS": {"main": {"concurrency": 2}}}, "worker", workers=2)
+    with mailbox() as box:
+        held = client.submit(sample_app.hold, "shut")
+        assert box.blpop(["started:shut"], timeout=20)
+
+        client.control.shutdown()
+
+        cluster.wait_for("was shut down")
+        box.blpop(["nothing"], timeout=3)  # the cluster looks at its places each second
+        box.rpush("release:shut", "go")
+        assert held.result(timeout=20) == "shut released"
+    assert cluster.wait() == 0

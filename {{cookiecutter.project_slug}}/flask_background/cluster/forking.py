@@ -81,7 +81,7 @@ class ForkingCluster(Cluster):
         self._look_at = now + pause
         if self._stopping:
             return
-        for name in {job.worker for job in self._jobs if job.places}:
+        for name in {job.worker for job in self._jobs if job.places and not job.leaves}:
             for job in surplus(self._places(name), now):
                 self._let_go(job)
             self._add_places(name)
