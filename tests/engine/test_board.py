@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from engine_support import environment
+from flask_background.cluster.board import Board
 
 PROGRAM = """
 import os, signal
@@ -36,3 +37,12 @@ def test_a_task_that_begins_does_not_wipe_what_the_cluster_reads() -> None:
         check=True,
     ).stdout
     assert said.split("\n")[0] == "{((1, 2), True)}"
+
+
+def test_an_id_of_any_letters_and_length_is_read_again() -> None:
+    slot = Board().slot()
+
+    slot.begin("a" * 36, "\U0001f426" * 300, None, None)
+
+    assert slot.work
+    assert slot.work.tag == "a" * 36

@@ -16,6 +16,8 @@ _SIZE, _SLOTS = 1024, 512
 #: worker shall have (least, most), the length of the text that follows: tag and id of the task.
 _LAYOUT = struct.Struct("=ddddHHH")
 _BEAT, _SINCE, _SCALE = 0, 8, 32
+#: Characters of a task's id that are noted; JSON may need 12 bytes for each.
+_LONGEST_ID = 75
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Slot:
     def begin(self, tag: str, task_id: str, soft: float | None, hard: float | None) -> None:
         """Note a task and its limits (seconds)."""
         now = time.monotonic()
-        text = json.dumps([tag, task_id[:300]]).encode()[: _SIZE - _LAYOUT.size]
+        text = json.dumps([tag, task_id[:_LONGEST_ID]]).encode()
         limits = (now + soft if soft else 0.0, now + hard if hard else 0.0)
         at = self._start + _LAYOUT.size
         # Beat and scale stay: Python writes zeros first, and the cluster may read them meanwhile.
