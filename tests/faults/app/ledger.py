@@ -20,6 +20,12 @@ def note(event: str, ref: str) -> None:
         os.close(file)
 
 
+def has(event: str, ref: str) -> bool:
+    """Whether that was written of this task."""
+    with open(os.environ["LEDGER"], encoding="utf-8") as file:
+        return any(line.split()[:2] == [event, ref] for line in file)
+
+
 def run(ref: str, seconds: float) -> None:
     """Do the work of a task: it begins, takes its time, ends."""
     note("start", ref)
