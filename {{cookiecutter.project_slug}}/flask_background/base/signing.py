@@ -38,6 +38,10 @@ class Seal:
         self._task = _signer(keys, "flask_background.task")
         self._command = _signer(keys, "flask_background.command")
         self._record = _signer(keys, "flask_background.record")
+        self.begin()
+
+    def begin(self) -> None:
+        """Note that this process begins: commands from before are not for it."""
         self._seen: deque[tuple[float, str]] = deque()
         self._since = time.time()
 
@@ -87,7 +91,7 @@ class Seal:
             return None
 
 
-def _signer(keys: list[str | bytes], salt: str) -> Signer:
+def _signer(keys: list[str], salt: str) -> Signer:
     """Make a signer that derives its keys once, and not for each message."""
     options: Any = {"salt": salt, "digest_method": hashlib.sha256}
     derive = Signer(keys, key_derivation="hmac", **options).derive_key
