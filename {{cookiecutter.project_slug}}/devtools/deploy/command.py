@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,7 @@ import click
 
 from ..application import package_name
 from ..sections import SectionedGroup
-from ..smoke import run_suite
+from ..smoke import started
 from ..steps import Steps
 from .backups import backup, drill, restore
 from .git import archive, name_release
@@ -120,12 +120,14 @@ def release(
     began = time.monotonic()
     with Steps(steps).step(f"The files go to {server.name}"):
         url, token = _upload(server, folder)
-    if server.run(switch) != 0:
-        raise click.ClickException(f"{name} was not released; the lines above say why.")
-    if not no_smoke:
-        click.echo(f"7/{steps} The smoke suite uses {url} from outside")
-        if _smoke(server, url, token, ca) != 0:
-            _give_up(server, name)
+    with _smoke(server, url, token, ca) if not no_smoke else nullcontext() as smoke:
+        if server.run(switch) != 0:
+            raise click.ClickException(f"{name} was not released; the lines above say why.")
+        if smoke:
+            click.echo(f"7/{steps} The smoke suite uses {url} from outside")
+            _say_where_dns_leads(server, url)
+            if smoke() != 0:
+                _give_up(server, name)
     click.echo(f"Released {name} in {time.monotonic() - began:.0f} s.")
 
 
@@ -217,7 +219,7 @@ def _get_certificate(server: Server, domain: str, options: Mapping[str, str | No
     if server.read(f"cat /etc/{package_name()}/url").startswith("https:"):
         return
     if server.read(f"getent ahosts {shlex.quote(domain)} || true"):
-        with contextlib.suppress(click.ClickException):
+        with suppress(click.ClickException):
             server.apply("certificate", options)
             return
         why, cure = f"the authority gave no certificate for {domain} (see above)", "Mend that"
@@ -275,14 +277,19 @@ def _give_up(server: Server, name: str) -> NoReturn:
     raise click.ClickException(f"{name} was not released; the release before it runs again.")
 
 
-def _smoke(server: Server, url: str, token: str, ca: str | None) -> int:
-    """Run the smoke suite against the server itself, wherever DNS leads; return its exit code."""
+def _smoke(
+    server: Server, url: str, token: str, ca: str | None
+) -> AbstractContextManager[Callable[[], int]]:
+    """Start the smoke suite, for the server itself, wherever DNS leads; see ``smoke.started``."""
     arguments = ["--ca", ca] if ca else []
-    if server.address:
-        arguments += ["--connect", server.address]
-        domain = urlsplit(url).hostname or ""
-        leads = addresses_of(domain)
-        if not leads & addresses_of(server.address):
-            to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
-            click.echo(f"Notice: {domain} {to}. The checks go to {server.address} all the same.")
-    return run_suite(url, token, arguments)
+    arguments += ["--connect", server.address] if server.address else []
+    return started(url, token, arguments)
+
+
+def _say_where_dns_leads(server: Server, url: str) -> None:
+    """Tell if visitors do not get to the server that is checked."""
+    domain = urlsplit(url).hostname or ""
+    leads = addresses_of(domain)
+    if server.address and not leads & addresses_of(server.address):
+        to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
+        click.echo(f"Notice: {domain} {to}. The checks go to {server.address} all the same.")
