@@ -6,15 +6,18 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
 import support
 import urllib3
 from machine import VPS
+from targets.compose import install, unique_slug
 from targets.server import wait_until
 
 IMAGE = "node:debian-13"
@@ -34,6 +37,22 @@ Host *
 _SETTINGS = """\
     PUBLIC_DEMO: "yes"
     RATELIMIT_ENQUEUE: 100000 per minute
+"""
+#: Seconds from one tick of the schedule to the next; one that comes this much later is late.
+TICK, LATE = 5, 3
+#: A task on the schedule, which notes in Redis that it ran
+_TICKS = f"""\
+import time
+
+from flask_background import connect_redis, current_task
+
+from .extensions import celery
+
+
+@celery.schedule({TICK}, name="test-tick")
+def tick() -> None:
+    with connect_redis(celery.redis_url, timeout=2) as redis:
+        redis.rpush("test-ticks", f"{{current_task.request.id}} {{time.time()}}")
 """
 
 
@@ -70,11 +89,7 @@ class Machines:
             self.remove()
             raise
         (self.folder / "ssh_config").write_text(_SSH)
-        stack = self.project / "deploy/swarm/stack.yaml"
-        text, mark = stack.read_text(), '    TRUSTED_PROXIES: "1"\n'
-        assert mark in text
-        stack.write_text(text.replace(mark, mark + _SETTINGS))
-        support.git_commit_all(self.project, "Begin")
+        self._prepare()
         support.succeed(
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
             "-nodes", "-days", "90", "-subj", f"/CN={DOMAIN}", "-addext",
@@ -82,6 +97,18 @@ class Machines:
             cwd=self.folder,
         )  # fmt: skip
         return self
+
+    def _prepare(self) -> None:
+        """Set the project up for the tests, and commit it."""
+        package = self.project / self.project.name
+        (package / "ticks.py").write_text(_TICKS)
+        with (package / "__init__.py").open("a") as file:
+            file.write("\nfrom . import ticks as ticks  # noqa: E402\n")
+        stack = self.project / "deploy/swarm/stack.yaml"
+        text, mark = stack.read_text(), '    TRUSTED_PROXIES: "1"\n'
+        assert mark in text
+        stack.write_text(text.replace(mark, mark + _SETTINGS))
+        support.git_commit_all(self.project, "Begin")
 
     def __exit__(
         self,
@@ -188,6 +215,27 @@ class Machines:
         lines = ask.run("docker", "node", "ls", "--format", form).split()
         return next(it for it in self.nodes if f"{it.name}:Leader" in lines)
 
+    def scheduler(self) -> Node:
+        """Return the machine whose scheduler leads."""
+        container = self.redis("get", f"{self.project.name}:background:scheduler:lease")
+        return next(
+            node
+            for node in self.nodes
+            if container.partition(":")[0].startswith(self.container(node, "worker")[:12])
+        )
+
+    def redis(self, *command: str) -> str:
+        """Return the primary's answer to a command."""
+        node = self.primary(self.nodes[0])
+        assert node
+        line = f"REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) redis-cli {' '.join(command)}"
+        return node.run("docker", "exec", self.container(node, "redis"), "sh", "-c", line)
+
+    def ticks(self, since: int = 0) -> Ticks:
+        """Return which ticks of the schedule ran, but for the first ones."""
+        said = self.redis("lrange", "test-ticks", f"{since}", "-1")
+        return Ticks([line.split() for line in said.splitlines() if line])
+
     def ready(self, nodes: list[Node]) -> bool:
         """Tell whether each of the machines answers that it is ready, with all the workers."""
         http = self.http()
@@ -215,6 +263,48 @@ class Machines:
             timeout=10,
             retries=False,
         )
+
+
+@dataclass
+class Ticks:
+    """Ticks of the schedule that ran: the task's id and the time, as they were noted."""
+
+    noted: list[list[str]]
+
+    def __len__(self) -> int:
+        """Return how many notes there are."""
+        return len(self.noted)
+
+    def pauses(self) -> list[float]:
+        """Return the seconds from each tick to the next; one that ran again counts once."""
+        first: dict[str, float] = {}
+        for task, at in self.noted:
+            first.setdefault(task, float(at))
+        times = sorted(first.values())
+        return [b - a for a, b in pairwise(times)]
+
+    @property
+    def late(self) -> list[float]:
+        """The pauses at whose end a tick was late."""
+        return [pause for pause in self.pauses() if pause > TICK + LATE]
+
+    def line(self) -> str:
+        """Say how it went, for the table."""
+        pauses = self.pauses()
+        late = ", ".join(f"after {pause:.0f} s" for pause in self.late) or "none"
+        return f"{len(pauses) + 1} ticks of the schedule, of them late: {late}"
+
+
+@contextmanager
+def deployed(
+    render: Callable[[support.Answers], Path], folder: Path, *options: str
+) -> Iterator[Machines]:
+    """Boot three machines and release a new project to them."""
+    project = install(render({"use_swarm": "yes", "project_slug": unique_slug()}))
+    with Machines(project, folder) as machines:
+        machines.setup()
+        machines.release(*options)
+        yield machines
 
 
 def node_says(node: Node, sentinel: str, name: str) -> str:

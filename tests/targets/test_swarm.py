@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import support
 from machine import needs
-from targets.compose import install, unique_slug
 from targets.server import wait_until
-from targets.swarm import PATIENCE, Load, Machines
+from targets.swarm import PATIENCE, Load, Machines, deployed
 
 pytestmark = needs("server")
 
@@ -21,10 +20,7 @@ def machines(
     render: Callable[[support.Answers], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machines]:
     """Return three machines with a release that the smoke suite has found good on each."""
-    project = install(render({"use_swarm": "yes", "project_slug": unique_slug()}))
-    with Machines(project, tmp_path_factory.mktemp("swarm")) as it:
-        it.setup()
-        it.release()
+    with deployed(render, tmp_path_factory.mktemp("swarm")) as it:
         yield it
 
 

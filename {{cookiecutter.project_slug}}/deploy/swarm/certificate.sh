@@ -28,9 +28,7 @@ both() { cat "$folder/live/$name/fullchain.pem" "$folder/live/$name/privkey.pem"
 digest=$(both | sha256sum | cut -c -64)
 secret=${name}_certificate_$(date +%s)
 both | docker secret create --label "domain=$DOMAIN" --label "digest=$digest" "$secret" - >/dev/null
-{% raw %}
-used='{{range .Spec.TaskTemplate.ContainerSpec.Secrets}}{{.SecretName}}{{end}}'
-{% endraw %}
+used='{% raw %}{{range .Spec.TaskTemplate.ContainerSpec.Secrets}}{{.SecretName}}{{end}}{% endraw %}'
 docker service update --quiet --detach --no-resolve-image "${name}_nginx" \
   --secret-rm "$(docker service inspect -f "$used" "${name}_nginx")" \
   --secret-add "source=$secret,target=/etc/letsencrypt/live/$DOMAIN/fullchain.pem" >/dev/null

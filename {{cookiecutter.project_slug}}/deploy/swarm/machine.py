@@ -46,10 +46,10 @@ server.shell(
 )
 
 # No process in a container gains rights that it did not start with.
-settings = file("/etc/docker/daemon.json", json.dumps({"no-new-privileges": True}) + "\n")
+daemon = file("/etc/docker/daemon.json", json.dumps({"no-new-privileges": True}) + "\n")
 systemd.service(name="Docker", service="docker", running=True, enabled=True)
 systemd.service(
-    name="Docker takes its settings", service="docker", restarted=True, _if=settings.did_change
+    name="Docker takes its settings", service="docker", restarted=True, _if=daemon.did_change
 )
 
 # The certificate, if certbot is to get it
@@ -62,8 +62,8 @@ if certbot:
     file(f"/etc/{NAME}/certificate", "".join(lines))
     file(program, text_of("swarm/certificate.sh"), mode="755")
     file(f"{UNITS}/{unit}.service", f"[Service]\nType=oneshot\nExecStart={program}\n")
-    timer = file(f"{UNITS}/{unit}.timer", TIMER)
-    systemd.daemon_reload(name="systemd reads the timer", _if=timer.did_change)
+    timed = file(f"{UNITS}/{unit}.timer", TIMER)
+    systemd.daemon_reload(name="systemd reads the timer", _if=timed.did_change)
     systemd.service(
         name="The certificate is renewed", service=f"{unit}.timer", running=True, enabled=True
     )

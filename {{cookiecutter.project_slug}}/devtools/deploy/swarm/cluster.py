@@ -193,7 +193,7 @@ class Swarm:
         program = f"/usr/local/sbin/{self.name}-certificate"
         line = f"if [ -e {program} ]; then {program}; fi"
         managers = [one.server for one in self.machines() if one.manager and one.ready]
-        return not any([server.run(line) for server in managers]) and self.settles()
+        return not any(server.run(line) for server in managers) and self.settles()
 
     def shown_until(self) -> str:
         """Say until when the certificate holds that nginx shows; empty if it shows none."""

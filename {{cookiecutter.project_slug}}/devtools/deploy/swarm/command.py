@@ -95,7 +95,7 @@ def release(server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None) -
     _bring(swarm, name, [one.server for one in machines])
     good = swarm.up(name)
     if good and not swarm.get_certificate():
-        click.echo("The certificate authority gave no certificate: the lines above say why.", err=True)
+        click.echo("There is no new certificate; the lines above say why.", err=True)
     if good and not no_smoke:
         good = _smoke(swarm, machines, ca)
     if good:
@@ -134,7 +134,8 @@ def status(server: Server) -> None:
     click.echo(swarm.docker(f"stack services {swarm.name} || true"))
     until, soon = swarm.shown_until(), datetime.now(UTC) + timedelta(days=14)
     ends = bool(until) and datetime.fromisoformat(until) < soon
-    click.echo(f"Certificate until {until}\n" if until else "No certificate: plain HTTP\n", err=ends)
+    certificate = f"The certificate ends: {until}" if until else "No certificate: plain HTTP"
+    click.echo(certificate, err=ends)
     lost = [one for one in swarm.machines() if not one.ready]
     replicas = swarm.docker(f"stack services {swarm.name} --format '{{{{.Replicas}}}}'").split()
     short = [it for it in replicas if len(set(it.split("/"))) > 1]
@@ -167,7 +168,9 @@ def remove(server: Server, machine: Server) -> None:
     if not found or str(server) == str(machine):
         raise click.ClickException(f"{machine} is not one of the other machines.")
     swarm.remove(found[0])
-    click.echo(f"{machine.name} is no part any more. If it lives: docker swarm leave --force there.")
+    click.echo(
+        f"{machine.name} is no part any more. If it lives: docker swarm leave --force there."
+    )
 
 
 def _living(swarm: Swarm) -> list[Machine]:
