@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -17,11 +19,14 @@ from types import TracebackType
 import support
 import urllib3
 from machine import VPS
+from targets.authority import build_acme_image, write_acme_settings
 from targets.compose import install, unique_slug
 from targets.server import wait_until
 
 IMAGE = "node:debian-13"
 DOMAIN = "swarm.example.org"
+#: The certificate authority, as the machines know it
+AUTHORITY = "acme.example.org"
 #: Seconds for the Swarm to be whole again; generous, because the machine has other things to do
 PATIENCE = 240.0
 #: Seconds that a request may take
@@ -90,12 +95,6 @@ class Machines:
             raise
         (self.folder / "ssh_config").write_text(_SSH)
         self._prepare()
-        support.succeed(
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-            "-nodes", "-days", "90", "-subj", f"/CN={DOMAIN}", "-addext",
-            f"subjectAltName=DNS:{DOMAIN}", "-keyout", "key.pem", "-out", "ca.pem",
-            cwd=self.folder,
-        )  # fmt: skip
         return self
 
     def _prepare(self) -> None:
@@ -129,23 +128,58 @@ class Machines:
             "docker", "network", "create", "--subnet", f"{subnet}.0/24", self.name, cwd=here
         )
         self.nodes = [Node(f"{self.name}-{it}", f"{subnet}.1{it}") for it in (1, 2, 3)]
+        acme = self.folder / "acme"
+        acme.mkdir()
+        write_acme_settings(acme, AUTHORITY, 80, 443)
 
         def boot(node: Node) -> None:
-            options = ("--network", self.name, "--ip", node.address)
+            hosts = ("--add-host", f"{AUTHORITY}:{subnet}.9")
+            options = ("--network", self.name, "--ip", node.address, *hosts)
             support.succeed(VPS, node.name, *options, cwd=here, VPS_IMAGE=IMAGE)
+            trusted = "/usr/local/share/ca-certificates"
+            node.run("mkdir", "-p", trusted)
+            support.succeed(
+                "docker", "cp", acme / "ca.pem", f"{node.name}:{trusted}/acme.crt", cwd=here
+            )
+            node.run("sh", "-c", "! command -v update-ca-certificates || update-ca-certificates")
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(boot, self.nodes))
+        self._start_authority(f"{subnet}.9", acme)
+
+    def _start_authority(self, address: str, folder: Path) -> None:
+        """Start pebble, which asks the last machine for the domain; clients trust its root."""
+        image = f"{self.name}-acme"
+        build_acme_image(image)
+        support.succeed(
+            "docker", "run", "--detach", "--name", image, "--network", self.name, "--ip", address,
+            "--add-host", f"{DOMAIN}:{self.nodes[-1].address}", "--env", "PEBBLE_VA_NOSLEEP=1",
+            "--volume", f"{folder}:/acme:ro", image, "pebble", "-config", "/acme/pebble.json",
+            cwd=folder,
+        )  # fmt: skip
+        http = urllib3.PoolManager(
+            ca_certs=f"{folder}/ca.pem", server_hostname=AUTHORITY, retries=False, timeout=10
+        )
+
+        def root() -> bool:
+            try:
+                answer = http.request("GET", f"https://{address}:15000/roots/0")
+            except urllib3.exceptions.HTTPError:
+                return False
+            (self.folder / "ca.pem").write_bytes(answer.data)
+            return True
+
+        wait_until(root, "the certificate authority answers")
 
     def remove(self) -> None:
         """Remove machines, network and images."""
-        names = [node.name for node in self.nodes]
+        names = [*(node.name for node in self.nodes), f"{self.name}-acme"]
         subprocess.run(["docker", "rm", "-f", "-v", *names], check=False, capture_output=True)
         subprocess.run(["docker", "network", "rm", self.name], check=False, capture_output=True)
         label = f"label=org.opencontainers.image.title={self.project.name}"
         built = support.run("docker", "images", "-q", "--filter", label, cwd=self.folder)
         subprocess.run(
-            ["docker", "rmi", "--force", *set(built.stdout.split())],
+            ["docker", "rmi", "--force", f"{self.name}-acme", *set(built.stdout.split())],
             check=False,
             capture_output=True,
         )
@@ -158,10 +192,10 @@ class Machines:
         return done.stdout + done.stderr
 
     def setup(self) -> str:
-        """Set the machines up."""
-        files = ("--certificate", f"{self.folder}/ca.pem", "--key", f"{self.folder}/key.pem")
-        hosts = [f"root@{node.address}" for node in self.nodes]
-        return self.flask("setup", "--domain", DOMAIN, *files, *hosts)
+        """Set the machines up; certbot gets the certificate at the first release."""
+        authority = f"https://{AUTHORITY}:14000/dir"
+        site = ("--domain", DOMAIN, "--tls", "certbot", "--acme-server", authority)
+        return self.flask("setup", *site, *(f"root@{node.address}" for node in self.nodes))
 
     def release(self, *options: str) -> str:
         """Release the last commit."""
@@ -195,6 +229,15 @@ class Machines:
             if done.returncode == 0:
                 break
         return said
+
+    def certificate(self, node: Node) -> str:
+        """Return the certificate that a machine shows; fails if the authority did not sign it."""
+        context = ssl.create_default_context(cafile=f"{self.folder}/ca.pem")
+        with (
+            socket.create_connection((node.address, 443), 10) as plain,
+            context.wrap_socket(plain, server_hostname=DOMAIN) as secure,
+        ):
+            return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
 
     def container(self, node: Node, service: str) -> str:
         """Return the id of a service's container on a machine."""

@@ -24,6 +24,19 @@ def machines(
         yield it
 
 
+def test_certbot_renews_the_certificate(machines: Machines) -> None:
+    """The authority asks one machine, another one answers, and all show what it gave."""
+    (first,) = {machines.certificate(node) for node in machines.nodes}
+    for node in machines.nodes:
+        # As the timer does: one of them is to do it.
+        node.run("systemctl", "start", f"{machines.project.name}-certificate")
+
+    def shown() -> set[str]:
+        return {machines.certificate(node) for node in machines.nodes}
+
+    wait_until(lambda: len(shown()) == 1 and first not in shown(), "all show the next", PATIENCE)
+
+
 def test_a_lost_machine_with_the_primary_loses_no_task(
     machines: Machines, report: support.Report
 ) -> None:
