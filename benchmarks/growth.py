@@ -63,6 +63,7 @@ def create_app():
 PROBE = f"""
 import json, sys, threading, time
 import growth_app
+from flask_background import BrokerUnavailable
 from flask_background.sending.listener import ResultListener
 from flask_background.state import heartbeats
 celery = growth_app.celery
@@ -95,7 +96,13 @@ def workers(count):
         time.sleep(0.5)
 
 def send(function, count, *arguments):
-    return [celery.submit(function, *arguments) for _ in range(count)]
+    sent = []
+    while len(sent) < count:
+        try:
+            sent.append(celery.submit(function, *arguments))
+        except BrokerUnavailable:  # this machine has other things to do
+            time.sleep(0.5)
+    return sent
 
 def waiting():
     return redis.llen(core.keys.prefix + "default")

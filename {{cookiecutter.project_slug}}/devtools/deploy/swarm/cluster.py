@@ -207,11 +207,11 @@ class Swarm:
     def settles(self) -> bool:
         """Wait until nothing changes any more; tell whether it came to that."""
         end = time.monotonic() + PATIENCE
-        while not self._settled():
-            if time.monotonic() > end:
-                return False
-            time.sleep(2)
-        return True
+        while time.monotonic() < end:
+            time.sleep(2)  # before the first look, too: the Swarm begins a moment later
+            if self._settled():
+                return True
+        return False
 
     def _settled(self) -> bool:
         """Tell whether nothing changes any more, and all runs on the machines that live.
