@@ -8,6 +8,7 @@ the machine's monotonic clock, which all processes share and nobody sets.
 import os
 import select
 import time
+from pathlib import Path
 
 
 def note(event: str, ref: str) -> None:
@@ -22,8 +23,8 @@ def note(event: str, ref: str) -> None:
 
 def has(event: str, ref: str) -> bool:
     """Whether that was written of this task."""
-    with open(os.environ["LEDGER"], encoding="utf-8") as file:
-        return any(line.split()[:2] == [event, ref] for line in file)
+    lines = Path(os.environ["LEDGER"]).read_text(encoding="utf-8").splitlines()
+    return any(line.split()[:2] == [event, ref] for line in lines)
 
 
 def run(ref: str, seconds: float) -> None:
