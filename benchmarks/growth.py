@@ -201,7 +201,7 @@ def main() -> None:
         support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
         (project / "growth_app.py").write_text(APP)
         lines = []
-        for part in (cost, machines, workers, heartbeats):
+        for part in (heartbeats, cost, workers, machines):
             # Each begins with an empty Redis.
             with redis_server(project) as url:
                 for line in part(Growth(project, url)):
@@ -302,6 +302,7 @@ def heartbeats(growth: Growth) -> Iterator[str]:
         f"all, as a page does, {it['read'] / 1000:.1f} ms, and whoever asks "
         f"{it['seconds'] * 1000:.0f} ms."
     )
+    yield ""
 
 
 if __name__ == "__main__":
