@@ -37,6 +37,14 @@ def test_certbot_renews_the_certificate(machines: Machines) -> None:
     wait_until(lambda: len(shown()) == 1 and first not in shown(), "all show the next", PATIENCE)
 
 
+def test_nginx_is_led_to_web_again_when_the_one_it_was_led_to_is_gone(machines: Machines) -> None:
+    node = machines.nodes[0]
+    link = f"/run/{machines.project.name}/web.sock"
+    node.run("docker", "exec", machines.container(node, "web"), "ln", "-sfn", "gone.sock", link)
+    assert not machines.ready([node])
+    machines.wait_until_whole()
+
+
 def test_a_lost_machine_with_the_primary_loses_no_task(
     machines: Machines, report: support.Report
 ) -> None:
