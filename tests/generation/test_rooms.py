@@ -7,7 +7,9 @@ from the source, with those inside of functions.
 from __future__ import annotations
 
 import ast
+import fnmatch
 import graphlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -272,9 +274,18 @@ def test_no_room_and_no_file_is_too_large(house: House, report: Report) -> None:
             assert module.lines <= TOO_LARGE.get(module.name, MOST_OF_A_FILE), module.name
 
 
-@pytest.mark.parametrize("room", [ENGINE, TOOLS])
-def test_what_is_copied_as_it_stands_has_no_mark(room: str) -> None:
-    for path in (ROOT / PROJECT_FOLDER / room).rglob("*"):
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            assert not re.search(r"\{\{ *cookiecutter|\{%|cookiecutter\.", text), path
+def test_what_is_copied_as_it_stands_has_no_mark() -> None:
+    questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    project = ROOT / PROJECT_FOLDER
+    for pattern in questions["_copy_without_render"]:
+        copied = [path for path in project.rglob("*") if is_below(path, project, pattern)]
+        assert copied, pattern
+        for path in filter(Path.is_file, copied):
+            assert not re.search(rb"cookiecutter[.']", path.read_bytes()), path
+
+
+def is_below(path: Path, project: Path, pattern: str) -> bool:
+    """Whether a path, or a folder that it is in, fits a pattern of cookiecutter's."""
+    parts = [path, *path.parents]
+    inner = [part.relative_to(project) for part in parts if project in part.parents]
+    return any(fnmatch.fnmatch(str(part), pattern) for part in inner)
