@@ -79,11 +79,14 @@ class PublishingChannel(celery_internals.Channel):
         Raises ``NotCopied``. If a worker has taken it meanwhile, it runs.
         """
         client: Any = self._client()
-        with client.pipeline(transaction=False) as pipe:
-            pipe.execute_command("EVAL", scripts.TEXT, *scripts.evalsha("send", keys, values)[2:])
-            pipe.wait(1, _COPIED_WITHIN)
-            *_, copies = pipe.execute()
-        if not copies:
+
+        def send(*words: Any) -> int:
+            with client.pipeline(transaction=False) as pipe:
+                pipe.execute_command(*words)
+                pipe.wait(1, _COPIED_WITHIN)
+                return int(pipe.execute()[-1])
+
+        if not scripts.known(send, scripts.evalsha("send", keys, values)):
             with suppress(RedisError):
                 scripts.call(client, "withdraw", keys, *values)
             raise NotCopied("No replica of Redis has confirmed it in time.")

@@ -9,7 +9,6 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Conflict, NotFound
 
 from ..api.routes import accepted
-from ..extensions import limit_enqueue
 from ..web.operators import require_token
 from . import store
 from .tasks import check_manifest
@@ -44,7 +43,6 @@ def show_manifest() -> Response:
 
 
 @bp.post("/api/v1/update-manifest")
-@limit_enqueue
 @require_token
 def update_manifest() -> ResponseReturnValue:
     """Have the manifest checked now, in the background. Needs the API token."""
