@@ -43,9 +43,9 @@ MOST = {
     "my_app": 2200,
     "my_app without examples": 1600,
     "tests": 2200,
-    ENGINE: 7450,  # shall be 4300
+    ENGINE: 7430,  # shall be 4300
 }
-TOO_LARGE = {INTERNALS: 335}
+TOO_LARGE = {INTERNALS: 315}
 
 
 @dataclass(frozen=True)
