@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import click
 
@@ -23,7 +22,7 @@ from ..smoke import started
 from ..steps import Steps
 from .backups import backup, drill, restore
 from .git import archive, name_release
-from .server import Server, addresses_of, host_argument
+from .server import Server, host_argument
 from .settings import read
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -67,9 +66,17 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 
 @deploy.command()
 @host_argument
-@click.option("--process-manager", type=click.Choice(["systemd", "supervisor"]))
-@click.option("--domain", help="The name that people type.")
-@click.option("--tls", type=click.Choice(["certbot", "files", "none"]), help="The certificate.")
+@click.option(
+    "--process-manager",
+    type=click.Choice(["systemd", "supervisor"]),
+    help="What keeps the processes running.",
+)
+@click.option("--domain", metavar="NAME", help="The name that people type.")
+@click.option(
+    "--tls",
+    type=click.Choice(["certbot", "files", "none"]),
+    help="The certificate: from Let's Encrypt, from two files, or none.",
+)
 @click.option("--certificate", type=click.Path(exists=True), help="With --tls files: full chain.")
 @click.option("--key", type=click.Path(exists=True), help="With --tls files: private key.")
 @click.option("--acme-server", metavar="URL", help="Another authority than Let's Encrypt.")
@@ -77,8 +84,8 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
     """Make HOST ready for the application.
 
-    A second run changes only what is not as it should be. The exit code is 3 when all is done but
-    for the certificate.
+    What no option says is taken from deploy/vps/settings.toml. A second run changes only what is
+    not as it should be. The exit code is 3 when all is done but for the certificate.
     """
     _need_pyinfra()
     settings = _check_settings(server.project, options)
@@ -97,7 +104,7 @@ def setup(server: Server, dry_run: bool, **options: str | None) -> None:
 @host_argument
 @click.option("--allow-dirty", is_flag=True, help="Release although files are not committed.")
 @click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it.")
-@click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust.")
+@click.option("--ca", metavar="FILE", help="The authority that signed its certificate.")
 @_dry_run
 def release(
     server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None, dry_run: bool
@@ -125,7 +132,7 @@ def release(
             raise click.ClickException(f"{name} was not released; the lines above say why.")
         if smoke:
             click.echo(f"7/{steps} The smoke suite uses {url} from outside")
-            _say_where_dns_leads(server, url)
+            server.say_where_dns_leads(url)
             if smoke() != 0:
                 _give_up(server, name)
     click.echo(f"Released {name} in {time.monotonic() - began:.0f} s.")
@@ -284,12 +291,3 @@ def _smoke(
     arguments = ["--ca", ca] if ca else []
     arguments += ["--connect", server.address] if server.address else []
     return started(url, token, arguments)
-
-
-def _say_where_dns_leads(server: Server, url: str) -> None:
-    """Tell if visitors do not get to the server that is checked."""
-    domain = urlsplit(url).hostname or ""
-    leads = addresses_of(domain)
-    if server.address and not leads & addresses_of(server.address):
-        to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
-        click.echo(f"Notice: {domain} {to}. The checks go to {server.address} all the same.")

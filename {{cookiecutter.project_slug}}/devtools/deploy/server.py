@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import click
 
@@ -89,6 +90,14 @@ class Server:
         if {"proxycommand", "proxyjump"} & self._settings.keys():
             return ""
         return self._settings.get("hostname", self.name)
+
+    def say_where_dns_leads(self, url: str) -> None:
+        """Tell if visitors of ``url`` do not get to this server, which is checked all the same."""
+        domain = urlsplit(url).hostname or ""
+        leads = addresses_of(domain)
+        if self.address and not leads & addresses_of(self.address):
+            to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
+            click.echo(f"Notice: {domain} {to}. The checks go to {self.address} all the same.")
 
     def ssh(self, command: str, *, terminal: bool = False) -> list[str]:
         """Return the command line that runs a shell command there, as root."""
