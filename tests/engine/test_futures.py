@@ -8,14 +8,18 @@ import queue
 import threading
 from concurrent.futures import FIRST_COMPLETED, CancelledError
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import sample_app
+from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import listeners, wait_until
 from flask import current_app
 from flask_background import BackgroundError, FlaskCelery, Future, TaskError, UnknownTask
+from flask_background.sending.listener import ResultListener
+from sample_app import celery, create_app
 
 
 def test_a_future_tells_the_end_of_its_task(either: FlaskCelery) -> None:
@@ -405,6 +409,26 @@ def test_a_future_survives_a_lost_connection(live: FlaskCelery, box: redis.Redis
 
     assert called.wait(20)
     assert future.result() == "cut-off released"
+
+
+def test_a_connection_that_is_lost_while_it_is_used_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        EmbeddedRedis(tmp_path) as server,
+        create_app({"REDIS_URL": server.url}).app_context(),
+        redis.Redis.from_url(server.url) as admin,
+    ):
+        for number in range(150):
+            listener = ResultListener(celery)
+            for part in range(5):
+                listener.watch(Future(celery, f"{number}-{part}"))
+                if part == number % 5:
+                    admin.client_kill_filter(_type="pubsub")
+            listener.close()
+        wait_until(lambda: not listeners(), "the end of all listeners")
+
+    assert "Traceback" not in caplog.text
 
 
 def test_a_task_that_keeps_no_result_says_so(live: FlaskCelery, box: redis.Redis) -> None:

@@ -1,4 +1,4 @@
-"""The web server of a project by its settings alone, with an application of four lines."""
+"""The web server of a project, without the project: its settings, on a small application."""
 
 from __future__ import annotations
 

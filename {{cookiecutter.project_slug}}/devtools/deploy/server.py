@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import click
-
-from ..application import PROJECT
 
 _HOST = re.compile(r"(?:(?P<user>\w[\w.-]*)@)?(?P<name>\w[\w.-]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 
@@ -90,14 +87,6 @@ class Server:
         if {"proxycommand", "proxyjump"} & self._settings.keys():
             return ""
         return self._settings.get("hostname", self.name)
-
-    def say_where_dns_leads(self, url: str) -> None:
-        """Tell if visitors of ``url`` do not get to this server, which is checked all the same."""
-        domain = urlsplit(url).hostname or ""
-        leads = addresses_of(domain)
-        if self.address and not leads & addresses_of(self.address):
-            to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
-            click.echo(f"Notice: {domain} {to}. The checks go to {self.address} all the same.")
 
     def ssh(self, command: str, *, terminal: bool = False) -> list[str]:
         """Return the command line that runs a shell command there, as root."""
@@ -174,11 +163,3 @@ def addresses_of(name: str) -> set[str]:
     except OSError:
         return set()
     return {str(address[0]) for *_, address in found}
-
-
-def _parse_host(ctx: click.Context, _: click.Parameter, host: str) -> Server:
-    return Server.parse(host, PROJECT, ctx.obj)
-
-
-#: The server of a command; ``flask deploy`` has put the file of ``--ssh-config`` into ``obj``.
-host_argument = click.argument("server", metavar="HOST", callback=_parse_host)

@@ -93,7 +93,6 @@ class ResultListener:
             except Exception:
                 logger.exception("The listener for results starts anew.")
             with self._lock:
-                self._pubsub = None
                 if not self._futures:
                     self._thread = None  # the next one to wait starts another
                     return
@@ -108,12 +107,20 @@ class ResultListener:
             with self._lock:
                 pubsub.subscribe(self._own_channel, *self._futures)
                 self._pubsub = pubsub
-            self._hear(pubsub)
+            try:
+                self._hear(pubsub)
+            finally:
+                with self._lock:
+                    self._pubsub = None  # a closed one would connect again for whoever uses it
 
     def _hear(self, pubsub: Any) -> None:
         asked = False
         while not self._closed:
-            message = pubsub.get_message(timeout=_QUIET)
+            try:
+                message = pubsub.get_message(timeout=_QUIET)
+            except Exception as error:
+                # Of any kind: a thread that subscribes may have closed the lost connection first.
+                raise RedisError(f"{type(error).__name__}: {error}") from error
             if message is None:
                 if asked:
                     raise RedisError("no answer")
@@ -127,10 +134,14 @@ class ResultListener:
                 self._settle(message["channel"], read(message["data"]))
 
     def _change(self, change: Callable[[str], object], channel: str) -> None:
-        """Subscribe or unsubscribe. Should that fail, the thread notices it and starts anew."""
+        """Subscribe or unsubscribe. Should that fail, the thread notices it and starts anew.
+
+        It may fail with any error: the thread reads from the same connection meanwhile, and closes
+        it when it is lost.
+        """
         try:
             change(channel)
-        except RedisError as error:
+        except Exception as error:
             logger.debug("Could not change the subscription to %s: %s", channel, error)
 
     def _look_up(self, channel: str) -> None:
