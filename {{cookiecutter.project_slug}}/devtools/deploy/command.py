@@ -74,14 +74,18 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 
 @deploy.command()
 @host_argument
-@click.option("--process-manager", type=click.Choice(["systemd", "supervisor"]))
+@click.option(
+    "--process-manager",
+    type=click.Choice(["systemd", "supervisor"]),
+    help="What keeps the processes running.",
+)
 @site_options
 @_dry_run
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
     """Make HOST ready for the application.
 
-    A second run changes only what is not as it should be. The exit code is 3 when all is done but
-    for the certificate.
+    What no option says is taken from deploy/vps/settings.toml. A second run changes only what is
+    not as it should be. The exit code is 3 when all is done but for the certificate.
     """
     _need_pyinfra()
     settings = _check_settings(server.project, options)

@@ -28,7 +28,13 @@ def init_app(app: Flask) -> None:
 
 
 @click.command(short_help="Say whether the settings can work and Redis answers.")
-@click.option("--wait", default=20.0, show_default=True, help="Seconds that Redis may take.")
+@click.option(
+    "--wait",
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long Redis may take to answer.",
+)
 @with_appcontext
 def check(wait: float) -> None:
     """Check the configuration, and that Redis answers and is set up for it.
