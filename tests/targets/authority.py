@@ -72,7 +72,7 @@ def build_acme_image(tag: str) -> None:
 
 
 def write_acme_settings(
-    folder: Path, host: str, ports: tuple[int, int], *, days: float = 1
+    folder: Path, host: str, ports: tuple[int, int], *, days: float = 1 / 24
 ) -> None:
     """Write what pebble needs into a folder that it finds at ``/acme``.
 
