@@ -79,18 +79,23 @@ def restart_all(machines: Machines, node: Node) -> None:
 def release(machines: Machines, node: Node) -> None:
     """Release while a machine is lost; when it is back, it gets what it lacks."""
     node.docker("stop")
-    wait_for_another_primary(machines, node)
     (other, *_) = (one for one in machines.nodes if one is not node)
+    wait_for_state(node, "Down", other)
     support.git("commit", "--quiet", "--allow-empty", "--message", "Another", cwd=machines.project)
     machines.flask("release", "--no-smoke", f"root@{other.address}")
     node.docker("start")
+    wait_for_state(node, "Ready", other)
+    machines.flask("release", "--no-smoke", f"root@{other.address}")
+
+
+def wait_for_state(node: Node, state: str, ask: Node) -> None:
+    """Wait until another machine says of one that it is ``Ready``, or ``Down``."""
     form = "{{.Hostname}}:{{.Status}}"
     wait_until(
-        lambda: f"{node.name}:Ready" in other.run("docker", "node", "ls", "--format", form),
-        "the machine is in the Swarm again",
+        lambda: f"{node.name}:{state}" in ask.run("docker", "node", "ls", "--format", form),
+        f"the machine is {state}",
         PATIENCE,
     )
-    machines.flask("release", "--no-smoke", f"root@{other.address}")
 
 
 def wait_for_another_primary(machines: Machines, node: Node) -> None:

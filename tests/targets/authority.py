@@ -71,10 +71,13 @@ def build_acme_image(tag: str) -> None:
                    check=True, capture_output=True)  # fmt: skip
 
 
-def write_acme_settings(folder: Path, host: str, http_port: int, tls_port: int) -> None:
+def write_acme_settings(
+    folder: Path, host: str, ports: tuple[int, int], *, days: float = 1 / 24
+) -> None:
     """Write what pebble needs into a folder that it finds at ``/acme``.
 
-    Its certificates hold for an hour: they are due for renewal as soon as they are made.
+    ``ports`` are those at which it asks the site, for HTTP and TLS. Its certificates are due for
+    renewal as soon as they are made.
     """
     Authority(folder).issue(host)
     settings = {
@@ -82,8 +85,8 @@ def write_acme_settings(folder: Path, host: str, http_port: int, tls_port: int) 
         "managementListenAddress": "0.0.0.0:15000",
         "certificate": "/acme/fullchain.pem",
         "privateKey": "/acme/privkey.pem",
-        "httpPort": http_port,
-        "tlsPort": tls_port,
-        "certificateValidityPeriod": 3600,
+        "httpPort": ports[0],
+        "tlsPort": ports[1],
+        "certificateValidityPeriod": int(days * 86400),
     }
     (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))

@@ -130,7 +130,7 @@ class Machines:
         self.nodes = [Node(f"{self.name}-{it}", f"{subnet}.1{it}") for it in (1, 2, 3)]
         acme = self.folder / "acme"
         acme.mkdir()
-        write_acme_settings(acme, AUTHORITY, 80, 443)
+        write_acme_settings(acme, AUTHORITY, (80, 443), days=25)
 
         def boot(node: Node) -> None:
             hosts = ("--add-host", f"{AUTHORITY}:{subnet}.9")

@@ -55,7 +55,7 @@ def stack(image: str, render: Callable[[support.Answers], Path], tmp_path: Path)
     """Bring a new project up with the profile tls, and an ACME server beside it."""
     folder = tmp_path / "acme"
     folder.mkdir()
-    write_acme_settings(folder, "pebble", 8080, 8443)
+    write_acme_settings(folder, "pebble", (8080, 8443))
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
     override = tmp_path / "override.yaml"

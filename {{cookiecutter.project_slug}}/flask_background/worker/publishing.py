@@ -13,7 +13,7 @@ from typing import Any
 
 from kombu.utils.json import dumps
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from .. import celery_internals
 from ..base import scripts
@@ -79,14 +79,14 @@ class PublishingChannel(celery_internals.Channel):
         Raises ``NotCopied``. If a worker has taken it meanwhile, it runs.
         """
         client: Any = self._client()
-
-        def send(*words: Any) -> int:
-            with client.pipeline(transaction=False) as pipe:
+        known, copies = scripts.evalsha("send", keys, values), 0
+        for words in (known, ["EVAL", scripts.TEXT, *known[2:]]):
+            with suppress(NoScriptError), client.pipeline(transaction=False) as pipe:
                 pipe.execute_command(*words)
                 pipe.wait(1, _COPIED_WITHIN)
-                return int(pipe.execute()[-1])
-
-        if not scripts.known(send, scripts.evalsha("send", keys, values)):
+                *_, copies = pipe.execute()
+                break
+        if not copies:
             with suppress(RedisError):
                 scripts.call(client, "withdraw", keys, *values)
             raise NotCopied("No replica of Redis has confirmed it in time.")
