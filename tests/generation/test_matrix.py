@@ -21,8 +21,10 @@ LEFTOVER = re.compile(
     rb"cookiecutter\s*[.\[]|\{\{\s*cookiecutter|\[\[[=%#]|[=%#]\]\]|refused.answer"
 )
 JINJA = re.compile(rb"\{\{|\{%|\{#")
-# Jinja's marks are no leftover where Flask renders the file, and `${{` in a workflow is GitHub's.
-OWN_MARKS = re.compile(r"[^/]+/(templates|static)/.*|\.github/workflows/.*|.*\.py|\.env|uv\.lock")
+# Jinja's marks are no leftover where Flask renders the file; a workflow has GitHub's, a script Docker's.
+OWN_MARKS = re.compile(
+    r"[^/]+/(templates|static)/.*|\.github/workflows/.*|.*\.py|\.env|uv\.lock|deploy/swarm/certificate\.sh"
+)
 
 # A page may include a part that is there only with the examples.
 OPTIONAL_INCLUDE = re.compile(r"\{% include .* ignore missing %\}")

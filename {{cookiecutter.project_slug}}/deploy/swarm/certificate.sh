@@ -6,6 +6,7 @@ set -eu
 
 name={{ cookiecutter.project_slug }}
 # DOMAIN, EMAIL, ACME_SERVER
+# shellcheck source=/dev/null
 . "/etc/$name/certificate"
 
 docker node inspect self --pretty 2>/dev/null | grep -q 'Leader:.*Yes' || exit 0
