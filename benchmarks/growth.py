@@ -1,16 +1,13 @@
-"""Measure what one Redis carries: the cost of a task, more machines, many workers at rest.
+"""Measure what one Redis carries: the cost of a task, and of many workers at rest.
 
-    uv run python benchmarks/growth.py            # prints the tables, for 6 minutes
+    uv run python benchmarks/growth.py            # prints the tables, for 2 minutes
     uv run python benchmarks/growth.py --write    # and keeps them in benchmarks/results/
 
 All runs on this machine, with one Redis:
 
-- A machine is a `flask celery cluster` with a host name of its own and ten places. Its tasks wait,
-  so that not the processors of this machine decide.
-- Many workers are the places of several clusters: real workers, each a process with its
-  connections, its heartbeat, and its ear for commands.
-- A thousand workers are heartbeats alone, written as workers write them.
-- A listener is what a web process has: a thread and a connection that wait for tasks to end.
+- The cost of a task is measured with a real worker of two places.
+- 200 workers are simulated by one process: their connections, of which one waits for tasks and one
+  listens to commands, and their heartbeats, every 5 s.
 
 What Redis spends is its own CPU time (`INFO cpu`); `INFO commandstats` says for which commands.
 """
@@ -23,7 +20,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +31,12 @@ from engine import python, redis_server, running  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "growth.md"
 TASKS = 2000
-MACHINES = (1, 2, 3)
-PLACES = 10  # of a machine whose tasks wait
-SECONDS = 0.25  # that a task waits
-WORKERS = (10, 50, 200)
-AT_ONCE = 50  # workers of one cluster
-LISTENERS = 200
 HEARTBEATS = 1000
+SIMULATED = (10, 200)
+CONNECTIONS = 5  # of a simulated worker, as a real one has
 
 APP = """
-import os, time
+import os
 from flask import Flask
 from flask_background import FlaskCelery
 celery = FlaskCelery()
@@ -61,14 +53,15 @@ def create_app():
 
 #: Runs in the project: each function answers one question, and prints what it found.
 PROBE = f"""
-import json, sys, threading, time
+import json, sys, time
 import growth_app
 from flask_background import BrokerUnavailable
-from flask_background.sending.listener import ResultListener
 from flask_background.state import heartbeats
 celery = growth_app.celery
 growth_app.create_app().app_context().push()
 core, redis = celery, celery.redis
+SAID = {{"pid": 1, "queues": ["default"], "active": 1, "processed": 1, "concurrency": 1,
+        "tasks": ["0" * 36]}}
 
 def spent():
     cpu, stats = redis.info("cpu"), redis.info("commandstats")
@@ -88,12 +81,6 @@ def between(before, after, tasks):
         "trips": (after[1] - before[1]) / tasks,
         "commands": {{name: it for name, it in commands.items() if it[1] >= 0.5}},
     }}
-
-def workers(count):
-    end = time.monotonic() + 600
-    while sum(beat.alive for beat in heartbeats.latest(core)) < count:
-        assert time.monotonic() < end, heartbeats.latest(core)
-        time.sleep(0.5)
 
 def send(function, count, *arguments):
     sent = []
@@ -116,64 +103,41 @@ def cost(tasks):
     time.sleep(2)
     return between(before, spent(), tasks)
 
-def rate(count, tasks):
-    workers(count)
-    send(time.sleep, tasks, {SECONDS})
-    while waiting() > tasks * 0.9:
-        time.sleep(0.002)
-    left, began = waiting(), time.perf_counter()
-    while waiting():
-        time.sleep(0.005)
-    return {{"rate": left / (time.perf_counter() - began)}}
-
-def rest(count):
-    workers(count)
-    time.sleep(5)
-    before, start = spent(), time.perf_counter()
-    time.sleep(20)
-    idle = between(before, spent(), time.perf_counter() - start)
+def simulated(count):
+    held = []
+    empty = redis.info("memory")["used_memory"]
+    def connect(*command):
+        pool = redis.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)
+        connection.connect()
+        if command:
+            connection.send_command(*command)
+            held.append(connection)
+        return connection
+    idle = [connect() for _ in range(count * ({CONNECTIONS} - 2))]
+    for _ in range(count):
+        connect("BRPOP", core.keys.wake("nothing"), 0)
+        connect("SUBSCRIBE", "growth-commands")
     clients = redis.info("clients")["connected_clients"]
+    before, start, late = spent(), time.perf_counter(), 0.0
+    for turn in range(4):
+        for number in range(count):
+            heartbeats.write(core, f"main.{{number}}@machine", SAID, ["0" * 36])
+        left = start + 5 * (turn + 1) - time.perf_counter()
+        late = max(late, -left)
+        time.sleep(max(0, left))
+    cost = between(before, spent(), time.perf_counter() - start)
     asked = time.perf_counter()
-    answers = celery.control.ping(timeout=10, limit=count)
-    pinged = time.perf_counter() - asked
-    oldest = max(beat.age for beat in heartbeats.latest(core))
-    times = []
-    for _ in range(100):
-        start = time.perf_counter()
-        send(growth_app.work, 1, 1)[0].result(timeout=60)
-        times.append(time.perf_counter() - start)
-    return {{
-        "clients": clients, "cpu": idle["cpu"] / 1e4, "commands": idle["trips"],
-        "memory": redis.info("memory")["used_memory"] / 2**20,
-        "answers": len(answers), "pinged": pinged, "oldest": oldest,
-        "median": sorted(times)[50] * 1000, "p95": sorted(times)[95] * 1000,
-    }}
-
-def listeners(count):
-    class Waiter:
-        def __init__(self, id):
-            self.id, self.ended = id, threading.Event()
-        def settle(self, meta):
-            if meta and meta["status"] == "SUCCESS":
-                self.ended.set()
-    before = redis.info("clients")["connected_clients"]
-    all_of_them = [ResultListener(core) for _ in range(count)]
-    last = send(time.sleep, 1, 5)[0]
-    waiters = [Waiter(last.id) for _ in all_of_them]
-    for listener, waiter in zip(all_of_them, waiters):
-        listener.watch(waiter)
-    connections = redis.info("clients")["connected_clients"] - before
-    waiters[0].ended.wait(60)
-    first = time.perf_counter()
-    heard = sum(waiter.ended.wait(10) for waiter in waiters)
-    return {{"heard": heard, "spread": time.perf_counter() - first, "connections": connections}}
+    heard = redis.publish("growth-commands", "ping")
+    published = time.perf_counter() - asked
+    memory = (redis.info("memory")["used_memory"] - empty) / 2**20
+    return {{"clients": clients, "memory": memory, "cpu": cost["cpu"] / 1e4, "late": late,
+            "heard": heard, "published": published, "idle": len(idle)}}
 
 def beats(count):
-    said = {{"pid": 1, "queues": ["default"], "active": 1, "processed": 1, "concurrency": 1,
-            "tasks": ["0" * 36]}}
     before, start = spent(), time.perf_counter()
     for number in range(count):
-        heartbeats.write(core, f"main.{{number}}@machine", said, ["0" * 36])
+        heartbeats.write(core, f"main.{{number}}@machine", SAID, ["0" * 36])
     one = between(before, spent(), count)
     asked = time.perf_counter()
     before = spent()
@@ -199,7 +163,7 @@ def main() -> None:
         support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
         (project / "growth_app.py").write_text(APP)
         lines = []
-        for part in (cost, machines, workers, heartbeats):
+        for part in (heartbeats, cost):
             # Each begins with an empty Redis.
             with redis_server(project) as url:
                 for line in part(Growth(project, url)):
@@ -248,58 +212,24 @@ def cost(growth: Growth) -> Iterator[str]:
     yield ""
 
 
-def machines(growth: Growth) -> Iterator[str]:
-    """Say how many tasks that wait are done by more and more machines."""
-    yield f"| machines, {PLACES} places each | tasks of {SECONDS} s a second | of the possible |"
-    yield "| --- | --- | --- |"
-    for count in MACHINES:
-        places = count * PLACES
-        with ExitStack() as stack:
-            for number in range(count):
-                stack.enter_context(growth.cluster(number, PLACES))
-            rate = growth.ask("rate", places, places * 80)["rate"]
-        yield f"| {count} | {rate:.0f} | {rate * SECONDS / places:.0%} |"
-    yield ""
-
-
-def workers(growth: Growth) -> Iterator[str]:
-    """Say what workers cost that have nothing to do, and how they answer."""
-    yield (
-        "| workers at rest | connections | Redis: memory | CPU | round trips a second "
-        "| answer to `inspect ping` | in | oldest heartbeat | a task, median | 95 % |"
-    )
-    yield "| --- |" + " --- |" * 9
-    with ExitStack() as stack:
-        there = 0
-        while there < max(WORKERS):
-            more = min(AT_ONCE, min(it for it in WORKERS if it > there) - there)
-            stack.enter_context(growth.cluster(there, more))
-            there += more
-            if there not in WORKERS:
-                continue
-            it = growth.ask("rest", there)
-            yield (
-                f"| {there} | {it['clients']} | {it['memory']:.1f} MiB | {it['cpu']:.1f} % "
-                f"| {it['commands']:.0f} | {it['answers']} | {it['pinged']:.1f} s "
-                f"| {it['oldest']:.0f} s | {it['median']:.0f} ms | {it['p95']:.0f} ms |"
-            )
-        it = growth.ask("listeners", LISTENERS)
-    yield ""
-    yield (
-        f"{LISTENERS} listeners that wait for one task: {it['connections']} connections, "
-        f"{it['heard']} heard of its end, the last {it['spread'] * 1000:.0f} ms after the first."
-    )
-    yield ""
-
-
 def heartbeats(growth: Growth) -> Iterator[str]:
-    """Say what the heartbeats of very many workers cost."""
+    """Say what very many workers cost that are only simulated: connections and heartbeats."""
+    yield "| simulated workers | connections | their memory | CPU | a command is heard by | in |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for count in SIMULATED:
+        it = growth.ask("simulated", count)
+        yield (
+            f"| {count:,} | {it['clients']:,} | {it['memory']:.1f} MiB | {it['cpu']:.1f} % "
+            f"| {it['heard']:,} | {it['published'] * 1000:.0f} ms |"
+        )
+    yield ""
     it = growth.ask("beats", HEARTBEATS)
     yield (
         f"{it['found']:,} heartbeats: to write one takes Redis {it['beat']:.0f} µs; to read "
         f"all, as a page does, {it['read'] / 1000:.1f} ms, and whoever asks "
         f"{it['seconds'] * 1000:.0f} ms."
     )
+    yield ""
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ both() { cat "$folder/live/$name/fullchain.pem" "$folder/live/$name/privkey.pem"
 digest=$(both | sha256sum | cut -c -64)
 secret=${name}_certificate_$(date +%s)
 both | docker secret create --label "domain=$DOMAIN" --label "digest=$digest" "$secret" - >/dev/null
-used='{% raw %}{{range .Spec.TaskTemplate.ContainerSpec.Secrets}}{{.SecretName}}{{end}}{% endraw %}'
+# Of what the service says, the present comes before what was there before.
+used=$(docker service inspect "${name}_nginx" | sed -n 's/.*"SecretName": "\(.*\)".*/\1/p' | head -n 1)
 # On all machines at once: each new nginx starts beside the old one.
 docker service update --quiet --detach --no-resolve-image "${name}_nginx" \
   --update-parallelism 0 --update-monitor 1s \
-  --secret-rm "$(docker service inspect -f "$used" "${name}_nginx")" \
+  --secret-rm "$used" \
   --secret-add "source=$secret,target=/etc/letsencrypt/live/$DOMAIN/fullchain.pem" >/dev/null
 echo "$DOMAIN has another certificate."
