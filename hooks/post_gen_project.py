@@ -31,6 +31,19 @@ LEFT_OUT = {
             "tests/test_manifest*.py",
         ],
     },
+    "database": {
+        "none": [
+            "PACKAGE/migrations",
+            "PACKAGE/models.py",
+            "PACKAGE/ops/database.py",
+            "docs/database.md",
+            "flask_background/database",
+            "tests/test_database.py",
+            "tests/integration/test_on_commit.py",
+            "devtools/dev/postgres.py",
+        ],
+        "sqlite": ["devtools/dev/postgres.py"],
+    },
     "process_manager": {
         "systemd": ["deploy/supervisor", "docs/supervisor*.md"],
         "supervisor": ["deploy/systemd", "docs/systemd*.md"],

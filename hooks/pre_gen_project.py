@@ -93,6 +93,7 @@ DEPENDENCY_NAMES = {
 CHOICES = {
     "python_version": ("3.13", "3.12", "3.14"),
     "license": ("MIT", "BSD-3-Clause", "Apache-2.0", "proprietary"),
+    "database": ("none", "sqlite", "postgresql"),
     "process_manager": ("both", "systemd", "supervisor"),
     "use_heroku": ("no", "yes"),
     "use_swarm": ("no", "yes"),
@@ -134,6 +135,10 @@ def check(answers: dict[str, str]) -> None:
     check_domain(text("domain_name"))
     for question, choices in CHOICES.items():
         check_choice(question, text(question), choices)
+    for question in ("use_heroku", "use_swarm"):
+        if text("database") == "sqlite" and text(question) == "yes":
+            reason = f"is a file on one machine, which {question} does not keep: choose another"
+            refuse("database", "sqlite", reason, "postgresql")
 
 
 def check_slug(slug: str) -> None:

@@ -66,6 +66,10 @@ class Core(Celery):
         self.node_name = ""
         self._own: dict[str, Any] = {}
         self._making = threading.RLock()
+        #: Takes what is sent ``on_commit``; the extension of a database sets it.
+        self.keep: Callable[[str, Any, Any, dict[str, Any]], Any] = _refuse_to_keep
+        #: What each worker does every few seconds beside its tasks, by name.
+        self.chores: dict[str, Callable[[], None]] = {}
 
     def init_app(self, app: Flask) -> None:
         """Take the settings of ``app`` and bind the tasks to it.
@@ -211,6 +215,10 @@ class Core(Celery):
         """Let this process, a worker, wait for Redis rather than fail a task's retry."""
         self.patient = True
         self.conf.task_publish_retry_policy = _PATIENT
+
+
+def _refuse_to_keep(*_: Any) -> Any:
+    raise ConfigurationError("on_commit needs a database, and this application has none.")
 
 
 def core_of(prefix: str) -> Core | None:
