@@ -40,9 +40,9 @@ LEFT_OUT = {
             "flask_background/database",
             "tests/test_database.py",
             "tests/integration/test_on_commit.py",
-            "devtools/dev/postgres.py",
+            "devtools/dev/services/postgres.py",
         ],
-        "sqlite": ["devtools/dev/postgres.py"],
+        "sqlite": ["devtools/dev/services/postgres.py"],
     },
     "process_manager": {
         "systemd": ["deploy/supervisor", "docs/supervisor*.md"],
