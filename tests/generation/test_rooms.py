@@ -28,6 +28,7 @@ LAYERS = (
     ("worker", "sending"),
     ("commands",),
     ("app",),
+    ("database",),
     ("__init__",),
 )
 #: The one file for private names of Celery, Kombu and billiard.

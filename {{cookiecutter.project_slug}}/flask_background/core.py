@@ -92,6 +92,7 @@ class Core(Celery):
         )
         settings = celery_settings(app.config, options)
         self.seal = None if settings.get("task_always_eager") else Seal(app.config)
+        self.keep, self.chores = _refuse_to_keep, {}
         self.after_fork()
         self._flask_app, self.options, self.keys = app, options, Keys(options.key_prefix)
         _BY_PREFIX[options.key_prefix] = self

@@ -189,9 +189,7 @@ class Development(Config):
         "DATABASE_URL": "sqlite:///{{ cookiecutter.project_slug }}.db",  # in instance/
         {% elif cookiecutter.database == "postgresql" %}
         # The one of compose.yaml; `flask dev` sets a DATABASE_URL of its own.
-        "DATABASE_URL": (
-            "postgresql://postgres:development-only@127.0.0.1:5432/{{ cookiecutter.project_slug }}"
-        ),
+        "DATABASE_URL": f"postgresql://postgres:development-only@127.0.0.1/{__package__}",
         {% endif %}
     }
     {% if cookiecutter.include_examples == "yes" %}

@@ -3,8 +3,15 @@
 https://docs.sqlalchemy.org/en/21/orm/quickstart.html
 """
 
+{% if cookiecutter.include_examples == "yes" %}
+from datetime import datetime
+
+from sqlalchemy import DateTime, MetaData, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+{% else %}
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
+{% endif %}
 
 
 class Base(DeclarativeBase):
@@ -20,3 +27,18 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+{% if cookiecutter.include_examples == "yes" %}
+
+
+class Version(Base):
+    """Example: a version of the manifest, and who looked when it was found."""
+
+    __tablename__ = "version"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    found_by: Mapped[str]
+    found_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.current_timestamp()
+    )
+{% endif %}

@@ -2,6 +2,8 @@
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask
@@ -69,6 +71,21 @@ class Database(SQLAlchemy):
             if self.engine.dialect.name == "sqlite":
                 prepare(self.engine)
         self.outbox.init_app(find_core(app))
+
+    @contextmanager
+    def rolled_back(self, app: Flask) -> Iterator[None]:
+        """Take back at the end whatever ``app`` wrote meanwhile, committed or not; for tests."""
+        engines: Any = self._app_engines[app]
+        engine = engines[None]
+        with engine.connect() as connection:
+            transaction = connection.begin()
+            engines[None] = connection
+            try:
+                yield
+            finally:
+                engines[None] = engine
+                transaction.rollback()
+        engine.dispose()
 
 
 def _options(app: Flask) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Outbox:
             options["headers"] = {"request_id": request_id, **(options.get("headers") or {})}
         task_id = options.setdefault("task_id", uuid())
         session = self._db.session()
+        if not session.in_transaction():
+            session.begin()  # so that a rollback is told of, even if nothing else happens before
         part_of = session.get_nested_transaction() or session.get_transaction()
         noted = session.info.setdefault("outbox", [])
         noted.append((part_of, dumps([name, args, kwargs, options])))
@@ -91,8 +93,12 @@ class Outbox:
 
     def waiting(self) -> int:
         """Count the tasks that were committed and not sent yet."""
-        with self._core.flask_app.app_context(), self._db.engine.connect() as connection:
-            return connection.scalar(select(func.count()).select_from(self.table)) or 0
+        with self._core.flask_app.app_context(), self._session() as session:
+            return session.scalar(select(func.count()).select_from(self.table)) or 0
+
+    def _session(self) -> Session:
+        """Make a session of its own, in tests on the same connection as the application's."""
+        return Session(self._db.engine, join_transaction_mode="create_savepoint")
 
     # What the session tells
 
@@ -138,8 +144,8 @@ class Outbox:
             self._complained = True
 
     def _is_any(self) -> bool:
-        with self._db.engine.connect() as connection:
-            return connection.scalar(select(self.table.c.id).limit(1)) is not None
+        with self._session() as session:
+            return session.scalar(select(self.table.c.id).limit(1)) is not None
 
     def _send_all(self) -> bool:
         """Send all rows, if nobody else does. Returns whether to look again."""
@@ -162,7 +168,7 @@ class Outbox:
 
     def _rows(self, last: int) -> list[Any]:
         which = select(self.table).where(self.table.c.id > last)
-        with Session(self._db.engine) as session:
+        with self._session() as session:
             return list(session.execute(which.order_by(self.table.c.id).limit(_BATCH)))
 
     def _send(self, rows: list[Any]) -> bool:
@@ -183,7 +189,7 @@ class Outbox:
         return len(sent) == len(rows)
 
     def _delete(self, numbers: list[int]) -> None:
-        with Session(self._db.engine, join_transaction_mode="create_savepoint") as session:
+        with self._session() as session:
             session.execute(delete(self.table).where(self.table.c.id.in_(numbers)))
             session.commit()
 

@@ -40,8 +40,7 @@ def revisions() -> tuple[str | None, str | None]:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
     scripts = ScriptDirectory.from_config(config)
-    with db.engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+    current = MigrationContext.configure(db.session.connection()).get_current_revision()
     newest = scripts.get_current_head()
     if current == newest:
         return current, None
@@ -87,8 +86,9 @@ def check(wait: float) -> tuple[str, str | None]:
         try:
             current, wrong = revisions()
         except SQLAlchemyError as error:
+            db.session.rollback()
             if time.monotonic() >= ends or not is_away(error):
-                where = db.engine.url.render_as_string(hide_password=True)
+                where = db.engine.engine.url.render_as_string(hide_password=True)
                 said = str(getattr(error, "orig", None) or error).strip()
                 raise click.ClickException(
                     f"The database at {where} does not answer: {said}. Check DATABASE_URL."

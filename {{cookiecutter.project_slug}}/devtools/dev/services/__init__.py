@@ -1,7 +1,7 @@
 """What `flask dev` runs for a project beside Redis: each module here is a server of its own kind.
 
 Such a module has `VARIABLE`, the setting that says where the server is; `wanted(project)`;
-`running_url(instance)`; and `Server(data_dir, on_line=…, on_exit=…)`, a context manager with `.url`.
+`running_url(instance)`; and `Server(data_dir, on_line=…, on_exit=…)`, which has a `.url`.
 """
 
 from importlib import import_module

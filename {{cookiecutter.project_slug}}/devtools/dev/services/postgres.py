@@ -25,7 +25,9 @@ from ..redis_server import free_port
 VARIABLE = "DATABASE_URL"
 START_TIMEOUT = 60.0  # seconds; after a crash it repairs its files first
 STOP_GRACE = 5.0  # seconds
-OTHERWISE = "Start one with `docker compose up -d db`, and set DATABASE_URL in .env as it says there."
+OTHERWISE = (
+    "Start one with `docker compose up -d db`, and set DATABASE_URL in .env as it says there."
+)
 
 SETTINGS = {
     "listen_addresses": HOST,
@@ -66,6 +68,7 @@ class Server:
         self._on_exit = on_exit
         self._last_lines: deque[str] = deque(maxlen=20)
         self._child: Child | None = None
+        self._ready = False
 
     def __enter__(self) -> "Server":
         """Start the server and wait until it answers.
@@ -96,6 +99,7 @@ class Server:
         except BaseException:
             self.__exit__()
             raise
+        self._ready = True
         record.write(self.record_file)
         return self
 
@@ -126,7 +130,7 @@ class Server:
 
     def _take_line(self, text: str) -> None:
         self._last_lines.append(text)
-        if self._on_line:
+        if self._on_line and self._ready:  # it tells early clients that it is starting up
             self._on_line(text)
 
     def _wait_until_ready(self, child: Child) -> None:
