@@ -52,7 +52,7 @@ QUERY
   load) restore_into "${PGDATABASE}_loaded" ;;
   swap)
     kept=${PGDATABASE}_before_$(date +%Y%m%d_%H%M%S)
-    ask --dbname=postgres --set=now="$PGDATABASE" --set=kept="$kept" --set=loaded="${PGDATABASE}_loaded" <<'QUERY'
+    ask --dbname=postgres --set=now="$PGDATABASE" --set=kept="$kept" --set=loaded="${PGDATABASE}_loaded" >/dev/null <<'QUERY'
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN (:'now', :'loaded');
 BEGIN;
 ALTER DATABASE :"now" RENAME TO :"kept";
