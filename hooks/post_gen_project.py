@@ -42,8 +42,11 @@ LEFT_OUT = {
             "flask_background/database",
             "tests/test_database.py",
             "devtools/dev/services/postgres.py",
+            "deploy/database",
+            "deploy/vps/database.py",
         ],
-        "sqlite": ["devtools/dev/services/postgres.py"],
+        "sqlite": ["devtools/dev/services/postgres.py", "deploy/database/postgresql*"],
+        "postgresql": ["deploy/database/sqlite*"],
     },
     "process_manager": {
         "systemd": ["deploy/supervisor", "docs/supervisor*.md"],
