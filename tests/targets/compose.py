@@ -142,8 +142,9 @@ class Stack:
 
     def database(self, command: str, given: bytes = b"") -> bytes:
         """Have the service `backup` do something with the database; return what it prints."""
+        compose = ["docker", "compose", "-f", self.file]
         done = subprocess.run(
-            ["docker", "compose", "-f", self.file, "run", "--rm", "-T", "--no-deps", "backup", command],
+            [*compose, "run", "--rm", "-T", "--no-deps", "backup", command],
             cwd=self.project, input=given, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()

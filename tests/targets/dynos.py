@@ -94,7 +94,8 @@ import psycopg
 from devtools.dev.services.postgres import Server
 with Server(sys.argv[1]) as server:
     with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE app LOGIN PASSWORD 'secret' CONNECTION LIMIT {sys.argv[2]}")
+        connection.execute("CREATE ROLE app LOGIN PASSWORD 'secret'")
+        connection.execute(f"ALTER ROLE app CONNECTION LIMIT {sys.argv[2]}")
         connection.execute("CREATE DATABASE app OWNER app")
     print("postgres://app:secret@" + server.url.split("@")[1].split("/")[0] + "/app", flush=True)
     sys.stdin.read()

@@ -3,7 +3,7 @@
 
 from pyinfra.operations import server, systemd
 
-from deploy.vps.common import NAME, UNITS, exists, file, folder, output, text_of
+from deploy.vps.common import NAME, UNITS, exists, file, folder, in_container, output, text_of
 
 #: The application comes by the socket, and PostgreSQL knows it by its user: there is no password.
 _URL = f"postgresql:///{NAME}?host=/run/postgresql"
@@ -38,9 +38,9 @@ def _tune() -> None:
     # The packaged unit stays down after a crash.
     restart = file(f"{drop_in}/restart.conf", "[Service]\nRestart=on-failure\nRestartSec=1\n")
     systemd.daemon_reload(name="systemd reads PostgreSQL's unit", _if=restart.did_change)
+    # A container sees the memory of its machine: it is taken for a small one.
     memory = int(output("awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo"))
-    if (limit := output("cat /sys/fs/cgroup/memory.max").strip()).isdigit():
-        memory = min(memory, int(limit) // 2**20)
+    memory = 512 if in_container() else min(memory, 4096)
     text = text_of("database/postgresql.conf")
     for share in (4, 16):
         text = text.replace(f"MEMORY_{share}", str(memory // share))
