@@ -38,7 +38,7 @@ LEFT_OUT = {
             "PACKAGE/models.py",
             "PACKAGE/ops/database.py",
             "PACKAGE/templates/manifest/versions.html",
-            "docs/database.md",
+            "docs/database*.md",
             "flask_background/database",
             "tests/test_database.py",
             "devtools/dev/services/postgres.py",
