@@ -17,14 +17,13 @@ def make() -> None:
     if exists(_SETTINGS) or not output("pg_lsclusters -h"):
         _tune()
     # It may make databases, so that a backup can be restored beside the one in use.
-    for table, what, command in (
-        ("pg_roles", "Role", f"createuser --createdb {NAME}"),
-        ("pg_database", "Database", f"createdb --owner={NAME} --template=template0 -E UTF8 {NAME}"),
+    for what, names, command in (
+        ("Role", "SELECT rolname FROM pg_roles", "createuser --createdb"),
+        ("Database", "SELECT datname FROM pg_database", f"createdb -O {NAME} -T template0 -E UTF8"),
     ):
-        column = "rolname" if table == "pg_roles" else "datname"
-        found = output(f'{_AS_POSTGRES} psql -Atc "SELECT {column} FROM {table}"')
+        found = output(f'{_AS_POSTGRES} psql -Atc "{names}"')
         if NAME not in found.split():
-            server.shell(name=f"{what} {NAME}", commands=[f"{_AS_POSTGRES} {command}"])
+            server.shell(name=f"{what} {NAME}", commands=[f"{_AS_POSTGRES} {command} {NAME}"])
     if not output(f"grep ^DATABASE_URL= /etc/{NAME}/env"):
         server.shell(
             name="The setting DATABASE_URL",

@@ -1,4 +1,4 @@
-"""``flask deploy backup``, ``restore`` and ``drill``: what Redis holds, and a database, to here and back.
+"""``flask deploy backup``, ``restore`` and ``drill``: what Redis and a database hold, and back.
 
 What is done on the server stands in ``deploy/redis/`` and ``deploy/database/``: a timer runs the
 same scripts.
@@ -34,7 +34,7 @@ def backup(server: Server, file: Path | None) -> None:
     newest = f"ls /var/lib/{name}-backups/????-??-??.rdb | tail -n 1"
     there = server.read(
         f"systemctl start {name}-backup || exit; "
-        f"for it in $({newest}); do ls $it ${{it%rdb}}dump ${{it%rdb}}sqlite 2>/dev/null; done; true"
+        f"for it in $({newest}); do ls ${{it%rdb}}*; done | grep -E '[.](rdb|dump|sqlite)$' || true"
     ).split()
     if not there:
         raise click.ClickException(f"{server.name} has no backup. Release to it first.")
