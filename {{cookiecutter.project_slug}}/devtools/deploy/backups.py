@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 from ..application import package_name
-from .server import Server, host_argument
+from .options import host_argument
+from .server import Server
 
 
 @click.command()
