@@ -36,9 +36,8 @@ graceful_timeout = 20
 # Above the idle time of the proxies' connections to us (60 to 90 s), so that they close them first.
 keepalive = 100
 
-# Each worker is replaced after so many requests, in case that something leaks.
-max_requests = 5000
-max_requests_jitter = 500
+# max_requests is left out: with one process nobody answers while it is replaced, for seconds if a
+# request takes long, and over 100,000 requests the application's memory does not grow.
 
 # A heartbeat file on a disk can block the worker; /dev/shm is memory.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108
@@ -61,6 +60,20 @@ class Worker(ThreadWorker):
         self.began = {}
         threading.Thread(target=self.end_slow_requests, daemon=True).start()
         super().init_process()
+
+    def set_accept_enabled(self, enabled):
+        """Accept clients or not. One that ends takes those who wait at its door, and closes that.
+
+        Else they would wait there until the longest request in progress has ended.
+        """
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                seen = -1
+                while seen != self.nr_conns:
+                    seen = self.nr_conns
+                    self.accept(listener)
+                listener.close()
 
     def handle(self, conn):
         """Serve one request of a connection, in a thread. Returns whether it stays open."""

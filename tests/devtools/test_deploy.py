@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from devtools.deploy import command, server
+from devtools.deploy import command, options
 from devtools.deploy.git import archive, name_release
 from devtools.deploy.server import Server
 from machine import needs
@@ -112,18 +112,18 @@ def test_the_tools_stay_at_home(repository: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("given", "reason"),
     [
         (["--tls", "files"], "--certificate FILE and --key FILE"),
         (["--tls", "certbot", "--domain", "example.com"], "settings.toml"),
     ],
 )
 def test_a_setup_that_cannot_work_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], reason: str
 ) -> None:
     (tmp_path / "deploy" / "vps").mkdir(parents=True)
     (tmp_path / "deploy" / "vps" / "settings.toml").write_text(SETTINGS)
-    monkeypatch.setattr(server, "PROJECT", tmp_path)
-    result = CliRunner().invoke(command.deploy, ["setup", "host", *options])
+    monkeypatch.setattr(options, "PROJECT", tmp_path)
+    result = CliRunner().invoke(command.deploy, ["setup", "host", *given])
     assert result.exit_code == 2
     assert reason in result.output

@@ -21,13 +21,16 @@ HOSTS = ("root@192.0.2.1", "root@192.0.2.2", "root@192.0.2.3")
         ((HOSTS[0],) * 3, "three machines or more"),
         ((*HOSTS, "--certificate", __file__), "belong together"),
         ((*HOSTS, "--domain", "Not a name"), "domain is"),
+        (HOSTS, "Nobody gets a certificate for birds.example.com"),
     ],
 )
 def test_a_setup_that_cannot_work_is_refused(
     arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "deploy/vps").mkdir(parents=True)
-    (tmp_path / "deploy/vps/settings.toml").write_text('domain = "birds.example.com"')
+    (tmp_path / "deploy/vps/settings.toml").write_text(
+        'domain = "birds.example.com"\ntls = "certbot"'
+    )
     monkeypatch.setattr(command, "PROJECT", tmp_path)
     done = CliRunner().invoke(deploy, ["swarm", "setup", *arguments])
     assert done.exit_code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import sample_app
 from celery import Task, shared_task
+from devtools.dev.redis_server import EmbeddedRedis
 from engine_support import StartCluster, listeners
 from flask import Flask, current_app, g
 from flask_background import FlaskCelery, connect_redis, core
@@ -193,6 +195,15 @@ def test_names_of_older_celery_are_understood() -> None:
     own = FlaskCelery(app)
 
     assert own.conf.task_always_eager is True
+
+
+def test_messages_have_the_limits_of_the_latest_application(own_redis: EmbeddedRedis) -> None:
+    for limit in (100, 50):
+        create_app({"CELERY_TASK_TIME_LIMIT": limit, "REDIS_URL": own_redis.url})
+        celery.submit(sample_app.nothing)
+
+    texts: Any = celery.redis.lrange(celery.key("default"), 0, -1)
+    assert [json.loads(text)["headers"]["timelimit"][0] for text in texts] == [50, 100]
 
 
 def test_a_new_application_leaves_no_thread_of_the_old_one(live: FlaskCelery) -> None:

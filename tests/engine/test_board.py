@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from engine_support import environment
+from flask_background import ConfigurationError
 from flask_background.cluster.board import Board
 
 PROGRAM = """
@@ -46,3 +47,13 @@ def test_an_id_of_any_letters_and_length_is_read_again() -> None:
 
     assert slot.work
     assert slot.work.tag == "a" * 36
+
+
+def test_a_cluster_that_is_full_says_so_in_a_sentence() -> None:
+    board = Board()
+    with pytest.raises(ConfigurationError, match=r"has 512 places at most\. Have a second one"):
+        for _ in range(513):
+            slot = board.slot()
+
+    board.give_back(slot)
+    assert board.slot().number == slot.number

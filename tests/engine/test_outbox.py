@@ -6,11 +6,11 @@ import base64
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import sample_models
 from celery import shared_task
 from devtools.dev.redis_server import EmbeddedRedis
 from devtools.dev.services.postgres import Server
-from engine_support import StartCluster, wait_until
+from engine_support import SAMPLE, StartCluster, environment, wait_until
 from flask_background import ConfigurationError, FlaskCelery, UnknownQueue
 from flask_background.database import database_url
 from sample_app import celery, create_app, nothing
@@ -220,22 +220,16 @@ def test_what_was_committed_without_redis_is_sent_when_it_is_back(
 def test_who_is_killed_between_commit_and_sending_loses_nothing(
     app: FlaskCelery, settings: dict[str, Any], start: StartCluster
 ) -> None:
-    process = get_context("spawn").Process(target=commit_and_die, args=(settings,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    code = "import sample_app, sample_models as m; app = sample_app.create_app().app_context();"
+    command = [sys.executable, "-c", f"{code} app.push(); m.die_after_commit('one', 3)"]
+    ended = subprocess.run(command, env=environment(settings), cwd=SAMPLE, check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
     assert (waiting(), rows_of_outbox()) == (2, 1)
 
     start(settings, "cluster", workers=2)
 
     wait_until(lambda: len(fresh_names()) == 3, "the tasks to run")
     assert sorted(fresh_names()) == ["one0", "one1", "one2"]
-
-
-def commit_and_die(settings: dict[str, Any]) -> None:
-    """Commit three tasks, and be killed before the last of them is sent."""
-    with create_app(settings).app_context():
-        sample_models.die_after_commit("one", 3)
 
 
 def fresh_names() -> list[str]:

@@ -154,6 +154,20 @@ def test_nothing_is_lost_when_the_primary_stands_still_and_comes_back(
     wait_until(lambda: not load.lost(), "all that were accepted to have run")
 
 
+def test_redis_gets_the_script_once(servers: Servers, several: FlaskCelery) -> None:
+    def brought() -> int:
+        found = servers.primary.says("info", "commandstats").get("cmdstat_eval", {"calls": 0})
+        return int(found["calls"])
+
+    several.submit(sample_app.nothing, queue="later")
+    before = brought()
+    several.submit(sample_app.nothing, queue="later")
+    assert brought() == before
+    servers.primary.says("script", "flush")
+    assert several.submit(sample_app.nothing, queue="later").known
+    assert brought() == before + 1
+
+
 def test_a_task_that_no_replica_has_is_refused_and_taken_back(
     servers: Servers, several: FlaskCelery
 ) -> None:

@@ -224,3 +224,16 @@ def test_a_forged_record_of_a_failed_task_is_not_sent(
 def test_a_worker_refuses_a_second_application(signing: FlaskCelery) -> None:
     error = signing.submit(sample_app.make_another_application).exception(timeout=20)
     assert "This process is a worker" in str(error)
+
+
+def test_a_process_that_was_just_forked_drops_commands_from_before(signing: FlaskCelery) -> None:
+    """A place that is forked again has the cluster's memory, and must not obey its past."""
+    assert signing.seal
+    message: dict[str, Any] = {"headers": {}, "body": "shutdown", "properties": {}}
+    signing.seal.sign_command(message)
+
+    signing.after_fork()
+
+    assert not signing.seal.is_fresh_command(message)
+    signing.seal.sign_command(message)
+    assert signing.seal.is_fresh_command(message)

@@ -78,13 +78,27 @@ def kill_at_random(stack: Stack, load: Load) -> None:
     cluster = stack.clusters[0]
 
     def ended() -> int:
-        return stack.ledger.read_text().count("end many1000x0-")
+        return _count(stack, "end many1000x0-")
 
     for _ in range(15):
         enough = min(ended() + 30, 990)
         wait_until(lambda: ended() >= enough, 60, "some tasks to end")  # noqa: B023
         time.sleep(dice.uniform(0, 0.05))
         cluster.signal(KILL, [dice.choice([pid for pid in cluster.tree if pid != cluster.pid])])
+
+
+def kill_in_each_state(stack: Stack, load: Load) -> None:
+    """Kill what runs a task in each state of the task; one whose result is stored runs once."""
+    for state in ("received", "begun", "running", "stored", "returned"):
+        load.post("fatal", ref=f"fatal-{state}")
+    wait_until(lambda: _count(stack, "kill fatal-") == 5, 60, "a kill in each state")
+    wait_until(lambda: _count(stack, "end fatal-") >= 5, 60, "the tasks to end")
+    for state, runs in {"begun": 1, "running": 2, "stored": 1, "returned": 1}.items():
+        assert _count(stack, f"start fatal-{state} ") == runs, stack.ledger.read_text()
+
+
+def _count(stack: Stack, event: str) -> int:
+    return stack.ledger.read_text().count(event)
 
 
 def kill_cluster(stack: Stack, _: Load) -> None:
@@ -314,6 +328,7 @@ SCENARIOS = [
     Scenario("kill -9 1 of 2 machines", kill_cluster, clusters=2, plain=60, long=True),
     Scenario("a task holds the interpreter's lock 60 s", hold_the_lock, load=65, rate=6, long=True),
     Scenario("1,000 tasks with random kills", kill_at_random, long=True),
+    Scenario("a place is killed in each state", kill_in_each_state, long=True),
     Scenario("kill -9 worker", kill_worker, plain=60),
     Scenario("kill -9 what runs the tasks, 3 times", kill_places, plain=60),
     Scenario("kill -9 Redis and restart", restart_redis, load=25, plain=60),

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import support
 from machine import needs
-from targets.compose import install, unique_slug
 from targets.server import wait_until
-from targets.swarm import PATIENCE, Load, Machines, Node
+from targets.swarm import PATIENCE, TICK, Load, Machines, Node, deployed
 
 pytestmark = [pytest.mark.long, needs("server")]
 
 #: Seconds that a machine is cut off or stands still
 AWAY = 60
+#: So many ticks of the schedule may be late for one fault
+LATE_TICKS = 1
 
 Fault = Callable[[Machines, Node], None]
 
@@ -29,10 +30,7 @@ def machines(
     render: Callable[[support.Answers], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machines]:
     """Return three machines with a release."""
-    project = install(render({"use_swarm": "yes", "project_slug": unique_slug()}))
-    with Machines(project, tmp_path_factory.mktemp("swarm")) as it:
-        it.setup()
-        it.release("--no-smoke")
+    with deployed(render, tmp_path_factory.mktemp("swarm"), "--no-smoke") as it:
         yield it
 
 
@@ -46,18 +44,21 @@ def lose(machines: Machines, node: Node) -> None:
 def cut(machines: Machines, node: Node) -> None:
     """Let nothing in or out of a machine for a while."""
     rules = ("raw {} PREROUTING -i eth0 -j DROP", "mangle {} POSTROUTING -o eth0 -j DROP")
-    change(node, [f"iptables -t {rule.format('-I')}" for rule in rules])
+    for rule in rules:
+        node.run("iptables", "-t", *rule.format("-I").split())
     wait_for_another_primary(machines, node)
     time.sleep(AWAY)  # the fault itself
-    change(node, [f"iptables -t {rule.format('-D')}" for rule in rules])
+    for rule in rules:
+        node.run("iptables", "-t", *rule.format("-D").split())
 
 
 def freeze(machines: Machines, node: Node) -> None:
     """Let a machine stand still for a while."""
-    change(node, ["kill -STOP -1"])
+    # All its processes; docker pause leaves out the containers in a machine that is one itself.
+    node.run("sh", "-c", "kill -STOP -1")
     wait_for_another_primary(machines, node)
     time.sleep(AWAY)  # the fault itself
-    change(node, ["kill -CONT -1"])
+    node.run("sh", "-c", "kill -CONT -1")
 
 
 def kill(service: str) -> Fault:
@@ -83,8 +84,13 @@ def release(machines: Machines, node: Node) -> None:
     support.git("commit", "--quiet", "--allow-empty", "--message", "Another", cwd=machines.project)
     machines.flask("release", "--no-smoke", f"root@{other.address}")
     node.docker("start")
-    wait_until(lambda: "active" in node.run("docker", "info"), "Docker answers", PATIENCE)
-    machines.setup()
+    form = "{{.Hostname}}:{{.Status}}"
+    wait_until(
+        lambda: f"{node.name}:Ready" in other.run("docker", "node", "ls", "--format", form),
+        "the machine is in the Swarm again",
+        PATIENCE,
+    )
+    machines.flask("release", "--no-smoke", f"root@{other.address}")
 
 
 def wait_for_another_primary(machines: Machines, node: Node) -> None:
@@ -93,16 +99,16 @@ def wait_for_another_primary(machines: Machines, node: Node) -> None:
     wait_until(lambda: machines.primary(others[0]) in others, "another primary", PATIENCE)
 
 
-def change(node: Node, commands: list[str]) -> None:
-    """Run commands in a machine from outside of its network."""
-    node.run("sh", "-c", " && ".join(commands))
-
-
 def with_primary(machines: Machines) -> Node:
     """Return the machine with Redis' primary."""
     found = machines.primary(machines.nodes[0])
     assert found
     return found
+
+
+def with_scheduler(machines: Machines) -> Node:
+    """Return the machine whose scheduler leads."""
+    return machines.scheduler()
 
 
 def with_replica(machines: Machines) -> Node:
@@ -120,6 +126,7 @@ FAULTS: dict[str, tuple[Fault, Callable[[Machines], Node], bool]] = {
     "machine with the primary lost": (lose, with_primary, True),
     "machine with a replica lost": (lose, with_replica, True),
     "machine with the leader lost": (lose, with_leader, True),
+    "machine with the scheduler lost": (lose, with_scheduler, True),
     "primary's machine cut off": (cut, with_primary, True),
     "replica's machine cut off": (cut, with_replica, True),
     "primary's machine stands still": (freeze, with_primary, True),
@@ -137,6 +144,7 @@ def test_no_accepted_task_is_lost(machines: Machines, report: support.Report, na
     machines.wait_until_whole()
     node = choose(machines)
     hurt = [node] if is_lost else []
+    ticks = len(machines.ticks())
     with Load(machines) as load:
         wait_until(lambda: len(load.accepted) > 20, "tasks are accepted")
         began = time.monotonic()
@@ -146,6 +154,10 @@ def test_no_accepted_task_is_lost(machines: Machines, report: support.Report, na
         wait_until(lambda: load.accepted_after(over), "tasks are accepted again", PATIENCE)
     lost = load.lost()
     hurt = machines.nodes if fault is restart_all else hurt
+    ran = machines.ticks(ticks)
     report.add("swarm", load.line(name, hurt, began, whole))
+    report.add("swarm", f"{name}: {ran.line()}")
     assert lost == []
+    assert min(ran.pauses()) > TICK / 2, f"A tick came twice: {ran.noted}"
+    assert len(ran.late) <= LATE_TICKS, ran.noted
     machines.smoke()

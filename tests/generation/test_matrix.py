@@ -133,6 +133,7 @@ def test_no_file_mentions_what_the_answers_left_out(matrix: list[Project]) -> No
         ("include_examples", "no"): r"(?<!aof\.)manifest|\bdemos?\b|demo_|_demo|start-task|slack",
         ("use_heroku", "no"): r"heroku|procfile|dyno",
         ("use_swarm", "no"): r"swarm",
+        ("database", "none"): r"postgres|sqlite|alembic|psycopg|database_url|docs/database",
         ("process_manager", "systemd"): r"deploy/supervisor",
         ("process_manager", "supervisor"): r"deploy/systemd",
     }

@@ -1,11 +1,19 @@
-"""A certificate authority for tests."""
+"""Certificate authorities for tests: one of our own, and pebble, which speaks ACME."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import support
+
+#: Debian's certbot in the place of the image certbot/certbot, and the ACME server.
+_DOCKERFILE = """
+FROM python:3.13-slim-trixie
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends certbot pebble
+"""
 
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
@@ -55,3 +63,27 @@ class Authority:
             "-CAcreateserial", "-days", "60", "-extfile", "extensions", "-out", self.chain,
             cwd=self.folder,
         )  # fmt: skip
+
+
+def build_acme_image(tag: str) -> None:
+    """Build the image of certbot and the ACME server."""
+    subprocess.run(["docker", "build", "--quiet", "--tag", tag, "-"], input=_DOCKERFILE.encode(),
+                   check=True, capture_output=True)  # fmt: skip
+
+
+def write_acme_settings(folder: Path, host: str, http_port: int, tls_port: int) -> None:
+    """Write what pebble needs into a folder that it finds at ``/acme``.
+
+    Its certificates hold for an hour: they are due for renewal as soon as they are made.
+    """
+    Authority(folder).issue(host)
+    settings = {
+        "listenAddress": "0.0.0.0:14000",
+        "managementListenAddress": "0.0.0.0:15000",
+        "certificate": "/acme/fullchain.pem",
+        "privateKey": "/acme/privkey.pem",
+        "httpPort": http_port,
+        "tlsPort": tls_port,
+        "certificateValidityPeriod": 3600,
+    }
+    (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import secrets
+import socket
+import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
 import support
 import urllib3
 from machine import VPS
+from targets.authority import build_acme_image, write_acme_settings
+from targets.compose import install, unique_slug
 from targets.server import wait_until
 
 IMAGE = "node:debian-13"
 DOMAIN = "swarm.example.org"
+#: The certificate authority, as the machines know it
+AUTHORITY = "acme.example.org"
 #: Seconds for the Swarm to be whole again; generous, because the machine has other things to do
 PATIENCE = 240.0
 #: Seconds that a request may take
@@ -34,6 +42,22 @@ Host *
 _SETTINGS = """\
     PUBLIC_DEMO: "yes"
     RATELIMIT_ENQUEUE: 100000 per minute
+"""
+#: Seconds from one tick of the schedule to the next; one that comes this much later is late.
+TICK, LATE = 5, 3
+#: A task on the schedule, which notes in Redis that it ran
+_TICKS = f"""\
+import time
+
+from flask_background import connect_redis, current_task
+
+from .extensions import celery
+
+
+@celery.schedule({TICK}, name="test-tick")
+def tick() -> None:
+    with connect_redis(celery.redis_url, timeout=2) as redis:
+        redis.rpush("test-ticks", f"{{current_task.request.id}} {{time.time()}}")
 """
 
 
@@ -70,18 +94,20 @@ class Machines:
             self.remove()
             raise
         (self.folder / "ssh_config").write_text(_SSH)
+        self._prepare()
+        return self
+
+    def _prepare(self) -> None:
+        """Set the project up for the tests, and commit it."""
+        package = self.project / self.project.name
+        (package / "ticks.py").write_text(_TICKS)
+        with (package / "__init__.py").open("a") as file:
+            file.write("\nfrom . import ticks as ticks  # noqa: E402\n")
         stack = self.project / "deploy/swarm/stack.yaml"
         text, mark = stack.read_text(), '    TRUSTED_PROXIES: "1"\n'
         assert mark in text
         stack.write_text(text.replace(mark, mark + _SETTINGS))
         support.git_commit_all(self.project, "Begin")
-        support.succeed(
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-            "-nodes", "-days", "90", "-subj", f"/CN={DOMAIN}", "-addext",
-            f"subjectAltName=DNS:{DOMAIN}", "-keyout", "key.pem", "-out", "ca.pem",
-            cwd=self.folder,
-        )  # fmt: skip
-        return self
 
     def __exit__(
         self,
@@ -102,23 +128,58 @@ class Machines:
             "docker", "network", "create", "--subnet", f"{subnet}.0/24", self.name, cwd=here
         )
         self.nodes = [Node(f"{self.name}-{it}", f"{subnet}.1{it}") for it in (1, 2, 3)]
+        acme = self.folder / "acme"
+        acme.mkdir()
+        write_acme_settings(acme, AUTHORITY, 80, 443)
 
         def boot(node: Node) -> None:
-            options = ("--network", self.name, "--ip", node.address)
+            hosts = ("--add-host", f"{AUTHORITY}:{subnet}.9")
+            options = ("--network", self.name, "--ip", node.address, *hosts)
             support.succeed(VPS, node.name, *options, cwd=here, VPS_IMAGE=IMAGE)
+            trusted = "/usr/local/share/ca-certificates"
+            node.run("mkdir", "-p", trusted)
+            support.succeed(
+                "docker", "cp", acme / "ca.pem", f"{node.name}:{trusted}/acme.crt", cwd=here
+            )
+            node.run("sh", "-c", "! command -v update-ca-certificates || update-ca-certificates")
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(boot, self.nodes))
+        self._start_authority(f"{subnet}.9", acme)
+
+    def _start_authority(self, address: str, folder: Path) -> None:
+        """Start pebble, which asks the last machine for the domain; clients trust its root."""
+        image = f"{self.name}-acme"
+        build_acme_image(image)
+        support.succeed(
+            "docker", "run", "--detach", "--name", image, "--network", self.name, "--ip", address,
+            "--add-host", f"{DOMAIN}:{self.nodes[-1].address}", "--env", "PEBBLE_VA_NOSLEEP=1",
+            "--volume", f"{folder}:/acme:ro", image, "pebble", "-config", "/acme/pebble.json",
+            cwd=folder,
+        )  # fmt: skip
+        http = urllib3.PoolManager(
+            ca_certs=f"{folder}/ca.pem", server_hostname=AUTHORITY, retries=False, timeout=10
+        )
+
+        def root() -> bool:
+            try:
+                answer = http.request("GET", f"https://{address}:15000/roots/0")
+            except urllib3.exceptions.HTTPError:
+                return False
+            (self.folder / "ca.pem").write_bytes(answer.data)
+            return True
+
+        wait_until(root, "the certificate authority answers")
 
     def remove(self) -> None:
         """Remove machines, network and images."""
-        names = [node.name for node in self.nodes]
+        names = [*(node.name for node in self.nodes), f"{self.name}-acme"]
         subprocess.run(["docker", "rm", "-f", "-v", *names], check=False, capture_output=True)
         subprocess.run(["docker", "network", "rm", self.name], check=False, capture_output=True)
         label = f"label=org.opencontainers.image.title={self.project.name}"
         built = support.run("docker", "images", "-q", "--filter", label, cwd=self.folder)
         subprocess.run(
-            ["docker", "rmi", "--force", *set(built.stdout.split())],
+            ["docker", "rmi", "--force", f"{self.name}-acme", *set(built.stdout.split())],
             check=False,
             capture_output=True,
         )
@@ -131,10 +192,10 @@ class Machines:
         return done.stdout + done.stderr
 
     def setup(self) -> str:
-        """Set the machines up."""
-        files = ("--certificate", f"{self.folder}/ca.pem", "--key", f"{self.folder}/key.pem")
-        hosts = [f"root@{node.address}" for node in self.nodes]
-        return self.flask("setup", "--domain", DOMAIN, *files, *hosts)
+        """Set the machines up; certbot gets the certificate at the first release."""
+        authority = f"https://{AUTHORITY}:14000/dir"
+        site = ("--domain", DOMAIN, "--tls", "certbot", "--acme-server", authority)
+        return self.flask("setup", *site, *(f"root@{node.address}" for node in self.nodes))
 
     def release(self, *options: str) -> str:
         """Release the last commit."""
@@ -169,6 +230,15 @@ class Machines:
                 break
         return said
 
+    def certificate(self, node: Node) -> str:
+        """Return the certificate that a machine shows; fails if the authority did not sign it."""
+        context = ssl.create_default_context(cafile=f"{self.folder}/ca.pem")
+        with (
+            socket.create_connection((node.address, 443), 10) as plain,
+            context.wrap_socket(plain, server_hostname=DOMAIN) as secure,
+        ):
+            return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
+
     def container(self, node: Node, service: str) -> str:
         """Return the id of a service's container on a machine."""
         name = f"name={self.project.name}_{service}"
@@ -187,6 +257,27 @@ class Machines:
         form = "{{.Hostname}}:{{.ManagerStatus}}"
         lines = ask.run("docker", "node", "ls", "--format", form).split()
         return next(it for it in self.nodes if f"{it.name}:Leader" in lines)
+
+    def scheduler(self) -> Node:
+        """Return the machine whose scheduler leads."""
+        container = self.redis("get", f"{self.project.name}:background:scheduler:lease")
+        return next(
+            node
+            for node in self.nodes
+            if container.partition(":")[0].startswith(self.container(node, "worker")[:12])
+        )
+
+    def redis(self, *command: str) -> str:
+        """Return the primary's answer to a command."""
+        node = self.primary(self.nodes[0])
+        assert node
+        line = f"REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) redis-cli {' '.join(command)}"
+        return node.run("docker", "exec", self.container(node, "redis"), "sh", "-c", line)
+
+    def ticks(self, since: int = 0) -> Ticks:
+        """Return which ticks of the schedule ran, but for the first ones."""
+        said = self.redis("lrange", "test-ticks", f"{since}", "-1")
+        return Ticks([line.split() for line in said.splitlines() if line])
 
     def ready(self, nodes: list[Node]) -> bool:
         """Tell whether each of the machines answers that it is ready, with all the workers."""
@@ -215,6 +306,48 @@ class Machines:
             timeout=10,
             retries=False,
         )
+
+
+@dataclass
+class Ticks:
+    """Ticks of the schedule that ran: the task's id and the time, as they were noted."""
+
+    noted: list[list[str]]
+
+    def __len__(self) -> int:
+        """Return how many notes there are."""
+        return len(self.noted)
+
+    def pauses(self) -> list[float]:
+        """Return the seconds from each tick to the next; one that ran again counts once."""
+        first: dict[str, float] = {}
+        for task, at in self.noted:
+            first.setdefault(task, float(at))
+        times = sorted(first.values())
+        return [b - a for a, b in pairwise(times)]
+
+    @property
+    def late(self) -> list[float]:
+        """The pauses at whose end a tick was late."""
+        return [pause for pause in self.pauses() if pause > TICK + LATE]
+
+    def line(self) -> str:
+        """Say how it went, for the table."""
+        pauses = self.pauses()
+        late = ", ".join(f"after {pause:.0f} s" for pause in self.late) or "none"
+        return f"{len(pauses) + 1} ticks of the schedule, of them late: {late}"
+
+
+@contextmanager
+def deployed(
+    render: Callable[[support.Answers], Path], folder: Path, *options: str
+) -> Iterator[Machines]:
+    """Boot three machines and release a new project to them."""
+    project = install(render({"use_swarm": "yes", "project_slug": unique_slug()}))
+    with Machines(project, folder) as machines:
+        machines.setup()
+        machines.release(*options)
+        yield machines
 
 
 def node_says(node: Node, sentinel: str, name: str) -> str:

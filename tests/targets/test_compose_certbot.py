@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import subprocess
@@ -12,18 +11,12 @@ from pathlib import Path
 import pytest
 import support
 from machine import needs
-from targets.authority import Authority
+from targets.authority import build_acme_image, write_acme_settings
 from targets.compose import PRODUCTION, Stack, unique_slug, wait_until
 
 pytestmark = needs("engine")
 
 DOMAIN = "app.test"
-
-#: Debian's certbot in the place of the image certbot/certbot, and the ACME server.
-DOCKERFILE = """
-FROM python:3.13-slim-trixie
-RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends certbot pebble
-"""
 
 #: The ACME server looks for answers at nginx, by the domain's name.
 OVERRIDE = """
@@ -47,26 +40,12 @@ services:
       - {folder}:/acme:ro
 """
 
-#: An hour: a certificate that is due for renewal as soon as it is made.
-PEBBLE = {
-    "pebble": {
-        "listenAddress": "0.0.0.0:14000",
-        "managementListenAddress": "0.0.0.0:15000",
-        "certificate": "/acme/fullchain.pem",
-        "privateKey": "/acme/privkey.pem",
-        "httpPort": 8080,
-        "tlsPort": 8443,
-        "certificateValidityPeriod": 3600,
-    }
-}
-
 
 @pytest.fixture
 def image() -> Iterator[str]:
     """Build the image of certbot and the ACME server."""
     tag = f"{unique_slug()}-acme"
-    subprocess.run(["docker", "build", "--quiet", "--tag", tag, "-"], input=DOCKERFILE.encode(),
-                   check=True, capture_output=True)  # fmt: skip
+    build_acme_image(tag)
     yield tag
     subprocess.run(["docker", "rmi", "--force", tag], check=False, capture_output=True)
 
@@ -76,8 +55,7 @@ def stack(image: str, render: Callable[[support.Answers], Path], tmp_path: Path)
     """Bring a new project up with the profile tls, and an ACME server beside it."""
     folder = tmp_path / "acme"
     folder.mkdir()
-    Authority(folder).issue("pebble")
-    (folder / "pebble.json").write_text(json.dumps(PEBBLE))
+    write_acme_settings(folder, "pebble", 8080, 8443)
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
     override = tmp_path / "override.yaml"

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import support
 from machine import needs
-from targets.compose import install, unique_slug
 from targets.server import wait_until
-from targets.swarm import PATIENCE, Load, Machines
+from targets.swarm import PATIENCE, Load, Machines, deployed
 
 pytestmark = needs("server")
 
@@ -21,11 +20,21 @@ def machines(
     render: Callable[[support.Answers], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machines]:
     """Return three machines with a release that the smoke suite has found good on each."""
-    project = install(render({"use_swarm": "yes", "project_slug": unique_slug()}))
-    with Machines(project, tmp_path_factory.mktemp("swarm")) as it:
-        it.setup()
-        it.release()
+    with deployed(render, tmp_path_factory.mktemp("swarm")) as it:
         yield it
+
+
+def test_certbot_renews_the_certificate(machines: Machines) -> None:
+    """The authority asks one machine, another one answers, and all show what it gave."""
+    (first,) = {machines.certificate(node) for node in machines.nodes}
+    for node in machines.nodes:
+        # As the timer does: one of them is to do it.
+        node.run("systemctl", "start", f"{machines.project.name}-certificate")
+
+    def shown() -> set[str]:
+        return {machines.certificate(node) for node in machines.nodes}
+
+    wait_until(lambda: len(shown()) == 1 and first not in shown(), "all show the next", PATIENCE)
 
 
 def test_a_lost_machine_with_the_primary_loses_no_task(

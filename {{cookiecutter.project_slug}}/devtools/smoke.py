@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import click
@@ -46,6 +47,16 @@ def run_suite(url: str, token: str, arguments: Sequence[str]) -> int:
 
     Raises ``click.ClickException`` where pytest or the suite is missing.
     """
+    with started(url, token, arguments) as go:
+        return go()
+
+
+@contextmanager
+def started(url: str, token: str, arguments: Sequence[str]) -> Iterator[Callable[[], int]]:
+    """Start the suite, which takes seconds, and hand out the function that lets it begin.
+
+    That returns its exit code. Raises ``click.ClickException`` as ``run_suite`` does.
+    """
     if find_spec("pytest") is None or not (PROJECT / "smoke").is_dir():
         raise click.ClickException(
             "flask smoke needs a development installation. Run `uv sync` in the project's folder."
@@ -55,4 +66,13 @@ def run_suite(url: str, token: str, arguments: Sequence[str]) -> int:
     command += ["--capture=no", "-o", "console_output_style=classic", "--base-url", url, *arguments]
     # The suite needs no plugin, and all those of the libraries take half of its start.
     environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **os.environ, "API_TOKEN": token}
-    return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode  # noqa: S603
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdin=subprocess.PIPE) as suite:  # noqa: S603
+
+        def go() -> int:
+            suite.communicate(b"go")
+            return suite.returncode
+
+        try:
+            yield go
+        finally:
+            suite.kill()

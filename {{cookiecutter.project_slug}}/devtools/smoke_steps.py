@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -52,7 +54,13 @@ class Progress:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin, now that the checks are known."""
+    """Begin, now that the checks are known, as soon as `flask smoke` or a release says so."""
+    try:
+        told = sys.stdin.read()
+    except KeyboardInterrupt:
+        told = ""
+    if told != "go":
+        os._exit(2)  # the release came to nothing, and says why
     session.config.pluginmanager.register(Progress(session.items))
 
 

@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 #: The private names, by the module and class that they belong to.
 NAMES = {
     "celery.app.base:Celery": "_backend_cache _local _pool _tasks",
+    "celery.app.task:Task": "_exec_options",
     "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _store_result",
     "kombu.asynchronous.timer:Timer": "_queue",
     "kombu.transport.virtual.base:Channel": "_lookup _get_message_priority _qos",
@@ -51,10 +52,12 @@ def missing() -> list[str]:
 # The application
 
 
-def tasks_of(celery: Celery) -> list[Any]:
-    """Return the tasks that are registered so far, without looking for more."""
+def bind_tasks(celery: Celery) -> None:
+    """Let the tasks that are registered so far follow the settings, without looking for more."""
     registered: Any = celery
-    return list(registered._tasks.values())
+    for task in list(registered._tasks.values()):
+        task._exec_options = None  # where each keeps its limits, queue and so on for messages
+        task.bind(celery)
 
 
 def drop_connections(celery: Celery) -> None:

@@ -100,8 +100,7 @@ class Core(Celery):
         self.redis_url = tls_url(app.config.get("REDIS_URL") or settings["broker_url"], app.config)
         settings["beat_schedule"] = {**(settings.get("beat_schedule") or {}), **self._scheduled}
         self.config_from_object(settings, force=True)
-        for task in celery_internals.tasks_of(self):
-            task.bind(self)
+        celery_internals.bind_tasks(self)
         # Shared tasks belong to the application that was made last, in every thread.
         self.set_default()
         self.set_current()
@@ -150,6 +149,8 @@ class Core(Celery):
         if (listener := self._own.get("listener")) is not None:
             listener.close()
         celery_internals.drop_connections(self)
+        if self.seal:
+            self.seal.begin()
         self._making = threading.RLock()  # the parent's may have been held at that moment
         self._own = {}
 

@@ -267,32 +267,4 @@ function commands.release()
   return 1
 end
 
-local function adopt_record(old, new)
-  if redis.call('EXISTS', old) == 1 then redis.call('RENAMENX', old, new) end
-end
-
--- Take over a waiting message of a version whose keys had no prefix.
--- KEYS: its list, the new list, the new list to wake, its task's record, the new record.
--- ARGV: message. Returns whether it was there.
-function commands.adopt()
-  if redis.call('LREM', KEYS[1], -1, ARGV[2]) == 0 then return 0 end
-  redis.call('LPUSH', KEYS[2], ARGV[2])
-  redis.call('LPUSH', KEYS[3], 1)
-  adopt_record(KEYS[4], KEYS[5])
-  return 1
-end
-
--- Take over an entry of a hash and its sorted set. KEYS: hash, sorted set, the two new ones, the
--- record of the task, the new record. ARGV: the entry. Returns whether it was there.
-function commands.adopt_held()
-  local value, score = redis.call('HGET', KEYS[1], ARGV[2]), redis.call('ZSCORE', KEYS[2], ARGV[2])
-  if not (value and score) then return 0 end
-  redis.call('HDEL', KEYS[1], ARGV[2])
-  redis.call('ZREM', KEYS[2], ARGV[2])
-  redis.call('HSET', KEYS[3], ARGV[2], value)
-  redis.call('ZADD', KEYS[4], score, ARGV[2])
-  adopt_record(KEYS[5], KEYS[6])
-  return 1
-end
-
 return commands[ARGV[1]]()

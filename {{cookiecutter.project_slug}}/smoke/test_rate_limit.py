@@ -1,6 +1,6 @@
 """The limit on what puts tasks in a queue. It runs last, because it uses the limit up.
 
-It is a visitor's limit: operators are counted apart, so that the next run need not wait.
+It is a visitor's limit: operators have none, so a run with the API token never waits for it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from flask_migrate import Migrate  # type: ignore[import-untyped]
 {% if cookiecutter.database != "none" %}
 from .models import Base
 {% endif %}
+from .web.operators import is_operator
 from .web.rate_limits import RateLimiter
 
 celery = FlaskCelery()
@@ -23,7 +24,8 @@ db = Database(Base)
 migrate = Migrate(db=db, directory=str(Path(__file__).with_name("migrations")))
 {% endif %}
 
-#: Decorate with this every view that puts a task in a queue: one count for each client.
+#: Decorate with this every view that puts a task in a queue: one count for each client. Operators
+#: are not limited.
 limit_enqueue = limiter.shared_limit(
-    lambda: str(current_app.config["RATELIMIT_ENQUEUE"]), scope="enqueue"
+    lambda: str(current_app.config["RATELIMIT_ENQUEUE"]), scope="enqueue", exempt_when=is_operator
 )

@@ -13,6 +13,7 @@ import signal
 from typing import Any
 
 import ledger
+from celery import signals
 from flask import Blueprint, Flask, request
 from my_app import create_app as create_project
 from my_app.api.routes import accepted
@@ -42,7 +43,46 @@ def locked(ref: str, seconds: float) -> None:
     ledger.note("end", ref)
 
 
-TASKS = {"work": work, "poison": poison, "locked": locked}
+@celery.task(name="faults.fatal")
+def fatal(ref: str, seconds: float) -> None:
+    """End the process once, in the state that the task is named after."""
+    ledger.note("start", ref)
+    end_once("running", ref)
+    ledger.note("end", ref)
+
+
+def end_once(state: str, ref: object) -> None:
+    """Kill this process if the task is to end it in this state, and has not done so."""
+    if ref == f"fatal-{state}" and not ledger.has("kill", ref):
+        ledger.note("kill", ref)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@signals.task_received.connect
+def received(request: Any, **_: Any) -> None:
+    """Know a task that was taken and has not begun."""
+    end_once("received", request.args[0])
+
+
+@signals.task_prerun.connect
+def begun(args: Any, **_: Any) -> None:
+    """Know a task that begins."""
+    end_once("begun", args[0])
+
+
+@signals.task_success.connect
+def stored(sender: Any, **_: Any) -> None:
+    """Know a task whose result is in Redis."""
+    end_once("stored", sender.request.args[0])
+
+
+@signals.task_postrun.connect
+def returned(args: Any, **_: Any) -> None:
+    """Know a task after which nothing is left to do."""
+    end_once("returned", args[0])
+
+
+TASKS = {"work": work, "poison": poison, "locked": locked, "fatal": fatal}
 
 if os.environ.get("FAULT_VERSION") == "2":
 

@@ -8,6 +8,7 @@ the machine's monotonic clock, which all processes share and nobody sets.
 import os
 import select
 import time
+from pathlib import Path
 
 
 def note(event: str, ref: str) -> None:
@@ -18,6 +19,12 @@ def note(event: str, ref: str) -> None:
         os.write(file, line.encode())
     finally:
         os.close(file)
+
+
+def has(event: str, ref: str) -> bool:
+    """Whether that was written of this task."""
+    lines = Path(os.environ["LEDGER"]).read_text(encoding="utf-8").splitlines()
+    return any(line.split()[:2] == [event, ref] for line in lines)
 
 
 def run(ref: str, seconds: float) -> None:

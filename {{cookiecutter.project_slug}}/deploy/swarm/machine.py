@@ -1,20 +1,31 @@
 """A machine of several: Docker, the firewall, the kernel. `flask deploy swarm setup` applies it."""
 
 import json
+import shlex
 
 from pyinfra import host
 from pyinfra.operations import apt, server, systemd
 
-from deploy.vps.common import file, output
+from deploy.vps.common import NAME, UNITS, file, folder, no_file, output, settings, text_of
 from deploy.vps.machine import add_swap, check_system, close_firewall, limit_journal
 
-#: Among the machines alone: Docker's own ports, Redis and its sentinels
-PORTS = ("2377,6379,7946,26379/tcp", "7946/udp")
+#: Among the machines alone: Docker's own ports, Redis and its sentinels, certbot
+PORTS = ("2377,6379,7946,8402,26379/tcp", "7946/udp")
+#: Twice a day, at a time of its own
+TIMER = """\
+[Timer]
+OnCalendar=00/12:00
+RandomizedDelaySec=6h
+Persistent=true
+[Install]
+WantedBy=timers.target
+"""
 
+certbot = ["certbot"] if settings["tls"] == "certbot" else []
 check_system()
 apt.packages(
     name="Debian packages",
-    packages=["ca-certificates", "docker-cli", "docker.io", "ufw", "unattended-upgrades"],
+    packages=["ca-certificates", "docker-cli", "docker.io", "ufw", "unattended-upgrades", *certbot],
     update=True,
     cache_time=86400,
     no_recommends=True,
@@ -35,11 +46,30 @@ server.shell(
 )
 
 # No process in a container gains rights that it did not start with.
-settings = file("/etc/docker/daemon.json", json.dumps({"no-new-privileges": True}) + "\n")
+daemon = file("/etc/docker/daemon.json", json.dumps({"no-new-privileges": True}) + "\n")
 systemd.service(name="Docker", service="docker", running=True, enabled=True)
 systemd.service(
-    name="Docker takes its settings", service="docker", restarted=True, _if=settings.did_change
+    name="Docker takes its settings", service="docker", restarted=True, _if=daemon.did_change
 )
+
+# The certificate, if certbot is to get it
+unit, program = f"{NAME}-certificate", f"/usr/local/sbin/{NAME}-certificate"
+if certbot:
+    folder(f"/etc/{NAME}")
+    authority = settings.get("acme_server", "https://acme-v02.api.letsencrypt.org/directory")
+    given = {"DOMAIN": settings["domain"], "EMAIL": settings["email"], "ACME_SERVER": authority}
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in given.items()]
+    file(f"/etc/{NAME}/certificate", "".join(lines))
+    file(program, text_of("swarm/certificate.sh"), mode="755")
+    file(f"{UNITS}/{unit}.service", f"[Service]\nType=oneshot\nExecStart={program}\n")
+    timed = file(f"{UNITS}/{unit}.timer", TIMER)
+    systemd.daemon_reload(name="systemd reads the timer", _if=timed.did_change)
+    systemd.service(
+        name="The certificate is renewed", service=f"{unit}.timer", running=True, enabled=True
+    )
+else:
+    for path in (program, f"{UNITS}/{unit}.timer"):
+        no_file(path)
 
 close_firewall()
 added = output("ufw show added")

@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 
 from ..application import package_name
-from .server import Server, host_argument
+from .options import host_argument
+from .server import Server
 
 #: The endings of backups that are not Redis'
 _OF_A_DATABASE = (".dump", ".sqlite")

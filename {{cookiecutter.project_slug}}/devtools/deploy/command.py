@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +19,19 @@ import click
 
 from ..application import package_name
 from ..sections import SectionedGroup
-from ..smoke import run_suite
+from ..smoke import started
 from ..steps import Steps
 from .backups import backup, drill, restore
 from .git import archive, name_release
-from .server import Server, addresses_of, host_argument
-from .settings import read
+from .options import (
+    host_argument,
+    log_options,
+    read_settings,
+    read_site_settings,
+    release_options,
+    site_options,
+)
+from .server import Server, addresses_of
 
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -68,11 +75,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 @deploy.command()
 @host_argument
 @click.option("--process-manager", type=click.Choice(["systemd", "supervisor"]))
-@click.option("--domain", help="The name that people type.")
-@click.option("--tls", type=click.Choice(["certbot", "files", "none"]), help="The certificate.")
-@click.option("--certificate", type=click.Path(exists=True), help="With --tls files: full chain.")
-@click.option("--key", type=click.Path(exists=True), help="With --tls files: private key.")
-@click.option("--acme-server", metavar="URL", help="Another authority than Let's Encrypt.")
+@site_options
 @_dry_run
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
     """Make HOST ready for the application.
@@ -95,9 +98,7 @@ def setup(server: Server, dry_run: bool, **options: str | None) -> None:
 
 @deploy.command()
 @host_argument
-@click.option("--allow-dirty", is_flag=True, help="Release although files are not committed.")
-@click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it.")
-@click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust.")
+@release_options
 @_dry_run
 def release(
     server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None, dry_run: bool
@@ -107,7 +108,7 @@ def release(
     It is checked with the smoke suite; what does not work gives way to the release before.
     """
     name = name_release(server.project, allow_dirty=allow_dirty)
-    keep = _read_settings(server.project, {})["keep_releases"]
+    keep = read_settings(server.project, {})["keep_releases"]
     # Where there is a database, a step brings it to what the release needs.
     built = 4 + (server.project / "deploy" / "database").is_dir()
     steps = built + (2 if no_smoke else 3)
@@ -122,12 +123,14 @@ def release(
     began = time.monotonic()
     with Steps(steps).step(f"The files go to {server.name}"):
         url, token = _upload(server, folder)
-    if server.run(switch) != 0:
-        raise click.ClickException(f"{name} was not released; the lines above say why.")
-    if not no_smoke:
-        click.echo(f"{steps}/{steps} The smoke suite uses {url} from outside")
-        if _smoke(server, url, token, ca) != 0:
-            _give_up(server, name)
+    with _smoke(server, url, token, ca) if not no_smoke else nullcontext() as smoke:
+        if server.run(switch) != 0:
+            raise click.ClickException(f"{name} was not released; the lines above say why.")
+        if smoke:
+            click.echo(f"{steps}/{steps} The smoke suite uses {url} from outside")
+            _say_where_dns_leads(server, url)
+            if smoke() != 0:
+                _give_up(server, name)
     click.echo(f"Released {name} in {time.monotonic() - began:.0f} s.")
 
 
@@ -151,8 +154,7 @@ def status(server: Server) -> None:
 
 @deploy.command()
 @host_argument
-@click.option("--follow", "-f", is_flag=True, help="Go on as lines come.")
-@click.option("--lines", "-n", default=100, show_default=True, help="So many of the last ones.")
+@log_options
 def logs(server: Server, follow: bool, lines: int) -> None:
     """Show the log lines of web, workers and Redis."""
     name = package_name()
@@ -193,25 +195,12 @@ for _found in iter_modules([str(Path(__file__).parent)]):
 
 def _check_settings(project: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the settings of a set-up. Raises ``click.UsageError`` for what cannot work."""
-    settings = _read_settings(project, options)
+    settings = read_site_settings(project, options)
     if settings["tls"] == "files" and not (options["certificate"] and options["key"]):
         raise click.UsageError("--tls files needs --certificate FILE and --key FILE.")
-    if settings["tls"] == "certbot" and settings["domain"].endswith("example.com"):
-        raise click.UsageError(
-            f"Nobody gets a certificate for {settings['domain']}. Write your domain into "
-            "deploy/vps/settings.toml, or begin without one: --tls none."
-        )
     if not (project / "deploy" / settings["process_manager"]).is_dir():
         raise click.UsageError(f"This project has no folder deploy/{settings['process_manager']}.")
     return settings
-
-
-def _read_settings(project: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return the settings. Raises ``click.UsageError`` for a wrong one."""
-    try:
-        return read(project, options)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _get_certificate(server: Server, domain: str, options: Mapping[str, str | None]) -> None:
@@ -219,7 +208,7 @@ def _get_certificate(server: Server, domain: str, options: Mapping[str, str | No
     if server.read(f"cat /etc/{package_name()}/url").startswith("https:"):
         return
     if server.read(f"getent ahosts {shlex.quote(domain)} || true"):
-        with contextlib.suppress(click.ClickException):
+        with suppress(click.ClickException):
             server.apply("certificate", options)
             return
         why, cure = f"the authority gave no certificate for {domain} (see above)", "Mend that"
@@ -277,14 +266,19 @@ def _give_up(server: Server, name: str) -> NoReturn:
     raise click.ClickException(f"{name} was not released; the release before it runs again.")
 
 
-def _smoke(server: Server, url: str, token: str, ca: str | None) -> int:
-    """Run the smoke suite against the server itself, wherever DNS leads; return its exit code."""
+def _smoke(
+    server: Server, url: str, token: str, ca: str | None
+) -> AbstractContextManager[Callable[[], int]]:
+    """Start the smoke suite, for the server itself, wherever DNS leads; see ``smoke.started``."""
     arguments = ["--ca", ca] if ca else []
-    if server.address:
-        arguments += ["--connect", server.address]
-        domain = urlsplit(url).hostname or ""
-        leads = addresses_of(domain)
-        if not leads & addresses_of(server.address):
-            to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
-            click.echo(f"Notice: {domain} {to}. The checks go to {server.address} all the same.")
-    return run_suite(url, token, arguments)
+    arguments += ["--connect", server.address] if server.address else []
+    return started(url, token, arguments)
+
+
+def _say_where_dns_leads(server: Server, url: str) -> None:
+    """Tell if visitors do not get to the server that is checked."""
+    domain = urlsplit(url).hostname or ""
+    leads = addresses_of(domain)
+    if server.address and not leads & addresses_of(server.address):
+        to = f"leads to {', '.join(sorted(leads))}" if leads else "has no DNS record yet"
+        click.echo(f"Notice: {domain} {to}. The checks go to {server.address} all the same.")

@@ -17,8 +17,6 @@ from typing import BinaryIO
 
 import click
 
-from ..application import PROJECT
-
 _HOST = re.compile(r"(?:(?P<user>\w[\w.-]*)@)?(?P<name>\w[\w.-]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 
 
@@ -165,11 +163,3 @@ def addresses_of(name: str) -> set[str]:
     except OSError:
         return set()
     return {str(address[0]) for *_, address in found}
-
-
-def _parse_host(ctx: click.Context, _: click.Parameter, host: str) -> Server:
-    return Server.parse(host, PROJECT, ctx.obj)
-
-
-#: The server of a command; ``flask deploy`` has put the file of ``--ssh-config`` into ``obj``.
-host_argument = click.argument("server", metavar="HOST", callback=_parse_host)

@@ -1,7 +1,7 @@
 """The way into ``redis.lua``, whose head says what each key in Redis holds."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,13 @@ def evalsha(command: str, keys: Iterable[str], values: Iterable[Any]) -> list[An
 
 def call(client: Redis, command: str, keys: Iterable[str], *values: Any) -> Any:
     """Run a command of the script. Raises ``redis.exceptions.RedisError``."""
-    words = evalsha(command, keys, values)
     any_client: Any = client
+    return known(any_client.execute_command, evalsha(command, keys, values))
+
+
+def known(execute: Callable[..., Any], words: list[Any]) -> Any:
+    """Execute what ``evalsha`` has spelled; to a Redis that lacks the script, bring it along."""
     try:
-        return any_client.execute_command(*words)
+        return execute(*words)
     except NoScriptError:
-        return any_client.execute_command("EVAL", TEXT, *words[2:])
+        return execute("EVAL", TEXT, *words[2:])

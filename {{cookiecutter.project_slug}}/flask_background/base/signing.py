@@ -35,10 +35,13 @@ class Seal:
                 "SECRET_KEY is not set. Tasks are signed with it, so that workers run nothing else."
             )
         keys = [*(config.get("SECRET_KEY_FALLBACKS") or ()), key]  # the newest one is the last
-        options: Any = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
-        self._task = Signer(keys, salt="flask_background.task", **options)
-        self._command = Signer(keys, salt="flask_background.command", **options)
-        self._record = Signer(keys, salt="flask_background.record", **options)
+        self._task = _signer(keys, "flask_background.task")
+        self._command = _signer(keys, "flask_background.command")
+        self._record = _signer(keys, "flask_background.record")
+        self.begin()
+
+    def begin(self) -> None:
+        """Note that this process begins: commands from before are not for it."""
         self._seen: deque[tuple[float, str]] = deque()
         self._since = time.time()
 
@@ -86,6 +89,13 @@ class Seal:
             return self._record.unsign(text).decode()
         except BadSignature:
             return None
+
+
+def _signer(keys: list[str], salt: str) -> Signer:
+    """Make a signer that derives its keys once, and not for each message."""
+    options: Any = {"salt": salt, "digest_method": hashlib.sha256}
+    derive = Signer(keys, key_derivation="hmac", **options).derive_key
+    return Signer([derive(key) for key in keys], key_derivation="none", **options)
 
 
 def _content(message: Mapping[str, Any]) -> bytes:

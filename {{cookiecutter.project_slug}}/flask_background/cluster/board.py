@@ -10,6 +10,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from ..base.errors import ConfigurationError
+
 #: Bytes of a slot, and how many there are; memory that nobody wrote to takes no room.
 _SIZE, _SLOTS = 1024, 512
 #: In a slot: the last beat, the start of its task, the task's two limits, how many places its
@@ -106,7 +108,12 @@ class Board:
         self._free = list(range(_SLOTS))
 
     def slot(self, *, first: bool = True) -> Slot:
-        """Give out a slot that is free."""
+        """Give out a slot that is free. Raises ``ConfigurationError`` if there is none."""
+        if not self._free:
+            raise ConfigurationError(
+                f"A cluster has {_SLOTS} places at most. Have a second one run the other workers "
+                "(flask celery cluster --workers NAMES)."
+            )
         slot = Slot(self._memory, self._free.pop(0), first=first)
         slot.clear()
         slot.scale = (0, 0)

@@ -46,7 +46,7 @@ class Job:
     started: float = 0.0
     pause: float = _FIRST_PAUSE
     start_at: float | None = field(default=0.0)
-    suspected_at: float | None = None
+    suspected_at: float = 0.0
     leaves: bool = False
     #: What the cluster shares with the process, and what it knows of its tasks.
     slot: Any = None

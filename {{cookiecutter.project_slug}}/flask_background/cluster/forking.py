@@ -15,6 +15,7 @@ import time
 
 from redis.exceptions import RedisError
 
+from ..base.errors import ConfigurationError
 from ..base.redis_urls import connect_redis
 from ..base.settings import HOOKS, INTERVAL
 from .board import Board
@@ -50,6 +51,11 @@ class ForkingCluster(Cluster):
         self._signals = self._STOP | {signal.SIGCHLD, signal.SIGALRM}
         self._board, self._keeper = Board(), PlaceKeeper(self._celery)
         self._watch_at = self._look_at = 0.0
+        for job in list(self._jobs):
+            job.slot = self._board.slot()
+            if job.places:
+                job.slot.scale = job.places
+                self._add_places(job.worker)
         # Blocked, a signal waits until sigwait() takes it: none is missed, and no handler runs in
         # the middle of something.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
@@ -57,48 +63,26 @@ class ForkingCluster(Cluster):
             importlib.import_module(module)
         self._celery.loader.import_default_modules()
         self._celery.finalize(auto=True)
-        for job in list(self._jobs):
-            job.slot = self._board.slot()
-            if job.places:
-                job.slot.scale = job.places
-                self._add_places(job.name)
 
-    def _places(self, name: str) -> list[Job]:
-        """Return the places of a worker, the first one first."""
-        return [job for job in self._jobs if job.places and job.worker == name and not job.leaves]
+    def _wait(self, timeout: float | None) -> bool:
+        look_in = max(self._look_at - time.monotonic(), 0.01)
+        pause = min(timeout or INTERVAL, look_in, INTERVAL if pulse.ready else _STARTING)
+        signal.setitimer(signal.ITIMER_REAL, pause)
+        stop = signal.sigwait(self._signals) in self._STOP
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look(now)
+        if now >= self._watch_at and not (stop or self._stopping):
+            self._watch(now)
+            self._watch_at = now + (INTERVAL - 0.5 if pulse.ready else 0.0)
+        return stop
 
-    def _add_places(self, name: str) -> None:
-        """Start more places for a worker if it shall have more."""
-        places = self._places(name)
-        for _ in range(missing(places)):
-            taken = {job.number for job in self._jobs if job.worker == name}
-            number = next(number for number in itertools.count(1) if number not in taken)
-            self._jobs.append(places[0].another(number, self._board.slot(first=False)))
-
-    def _look(self, now: float) -> None:
-        """Look after the places."""
-        pause = self._keeper.look([job for job in self._jobs if job.places], now)
-        self._look_at = now + pause
-        if self._stopping:
-            return
-        for name in {job.worker for job in self._jobs if job.places and not job.leaves}:
-            for job in surplus(self._places(name), now):
-                self._let_go(job)
-            self._add_places(name)
-
-    def _let_go(self, job: Job) -> None:
-        """Stop a place that is not needed any more."""
-        job.leaves = True
-        if job.handle is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._terminate(job)
-        else:
-            self._drop(job)
+    # Processes
 
     def _start(self, job: Job) -> int:
         freeze_memory()
         job.slot.clear()
-        job.suspected_at, job.killed_for, job.idle_since = None, "", time.monotonic()
+        job.suspected_at, job.killed_for, job.idle_since = 0.0, "", time.monotonic()
         job.stands_still = False
         sys.stdout.flush()
         sys.stderr.flush()
@@ -131,58 +115,6 @@ class ForkingCluster(Cluster):
                 sys.stderr.flush()
             os._exit(code)
 
-    def _wait(self, timeout: float | None) -> bool:
-        look_in = max(self._look_at - time.monotonic(), 0.01)
-        pause = min(timeout or INTERVAL, look_in, INTERVAL if pulse.ready else _STARTING)
-        signal.setitimer(signal.ITIMER_REAL, pause)
-        stop = signal.sigwait(self._signals) in self._STOP
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look(now)
-        if now >= self._watch_at and not (stop or self._stopping):
-            self._watch(now)
-            self._watch_at = now + (INTERVAL - 0.5 if pulse.ready else 0.0)
-        return stop
-
-    def _watch(self, now: float) -> None:
-        """Report that all workers beat; kill one that lives but takes no tasks any more."""
-        workers = [job for job in self._jobs if job.is_worker and not job.leaves]
-        silent = [job for job in workers if self._is_silent(job, now)]
-        for job in workers:
-            if job not in silent:
-                job.suspected_at = None
-        if not silent:
-            pulse.report()
-            return
-        overdue = [job for job in silent if self._is_overdue(job, now)]
-        answers = bool(overdue) and self._redis_answers()
-        for job in silent:
-            if not answers or job not in overdue:
-                job.suspected_at = None
-            elif job.suspected_at is None:
-                job.suspected_at = now
-            elif now - job.suspected_at > _DEAF:
-                logger.error("%s lives but takes no tasks any more; it is killed.", job.name)
-                self._kill(job)
-
-    def _is_silent(self, job: Job, now: float) -> bool:
-        """Whether a worker is not there, has not beaten yet, or not lately though it could."""
-        beat, busy = job.slot.beaten_at, job.slot.work and not job.stands_still
-        return job.handle is None or not beat or (now - beat > _SILENT and not busy)
-
-    def _is_overdue(self, job: Job, now: float) -> bool:
-        """Whether a worker that is there should have beaten by now."""
-        return job.handle is not None and now - (job.slot.beaten_at or job.started) > _SILENT
-
-    def _redis_answers(self) -> bool:
-        client = connect_redis(self._celery.redis_url)
-        try:
-            return bool(client.ping())
-        except RedisError:
-            return False
-        finally:
-            client.close()
-
     def _ended(self) -> list[tuple[Job, int]]:
         ended = []
         for job in self._alive():
@@ -195,13 +127,16 @@ class ForkingCluster(Cluster):
 
     def _note_end(self, job: Job, code: int, *, at_once: bool = False) -> None:
         wanted = bool(job.killed_for) or code == RENEW_PLACE
-        at_work = job.places is not None and job.slot.work is not None
+        at_work = bool(job.places and job.slot.work)
         if at_work:
             self._keeper.ended(job)
-        if code == 0 and not (job.leaves or self._stopping):
-            for other in self._places(job.worker):  # it was told to shut down: the worker is meant
+        if wanted and self._stopping:
+            code = 0
+        elif code == 0 and job.places and not (job.leaves or self._stopping):
+            job.leaves = True  # it was told to shut down, and its whole worker is meant
+            for other in self._places(job.worker):
                 self._let_go(other)
-        super()._note_end(job, 0 if wanted and self._stopping else code, at_once=wanted or at_work)
+        super()._note_end(job, code, at_once=wanted or at_work)
 
     def _drop(self, job: Job) -> None:
         self._board.give_back(job.slot)
@@ -215,6 +150,84 @@ class ForkingCluster(Cluster):
 
     def _kill(self, job: Job) -> None:
         os.kill(job.handle, signal.SIGKILL)
+
+    # Places
+
+    def _places(self, name: str) -> list[Job]:
+        """Return the places of a worker, the first one first."""
+        return [job for job in self._jobs if job.places and job.worker == name and not job.leaves]
+
+    def _look(self, now: float) -> None:
+        """Look after the places; have as many of each worker as it shall have."""
+        self._look_at = now + self._keeper.look([job for job in self._jobs if job.places], now)
+        if self._stopping:
+            return
+        for name in {job.worker for job in self._jobs if job.places and not job.leaves}:
+            for job in surplus(self._places(name), now):
+                self._let_go(job)
+            try:
+                self._add_places(name)
+            except ConfigurationError as error:
+                logger.error("%s has the places that it has: %s", name, error)
+                first, *others = self._places(name)
+                first.slot.scale = (min(first.slot.scale[0], 1 + len(others)), 1 + len(others))
+
+    def _add_places(self, name: str) -> None:
+        """Start more places for a worker if it shall have more. Raises ``ConfigurationError``."""
+        places = self._places(name)
+        for _ in range(missing(places)):
+            taken = {job.number for job in self._jobs if job.worker == name}
+            number = next(number for number in itertools.count(1) if number not in taken)
+            self._jobs.append(places[0].another(number, self._board.slot(first=False)))
+
+    def _let_go(self, job: Job) -> None:
+        """Stop a place that is not needed any more."""
+        job.leaves = True
+        if job.handle is None:
+            self._drop(job)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                self._terminate(job)
+
+    # Health
+
+    def _watch(self, now: float) -> None:
+        """Report that all workers beat; kill one that lives but takes no tasks any more."""
+        workers = [job for job in self._jobs if job.is_worker and not job.leaves]
+        silent = [job for job in workers if is_silent(job, now)]
+        if not silent:
+            pulse.report()
+        overdue = [job.name for job in silent if is_overdue(job, now)]
+        if overdue and not self._redis_answers():
+            overdue = []  # they wait for Redis
+        for job in workers:
+            if job.name not in overdue:
+                job.suspected_at = 0.0
+            elif not job.suspected_at:
+                job.suspected_at = now
+            elif now - job.suspected_at > _DEAF:
+                logger.error("%s lives but takes no tasks any more; it is killed.", job.name)
+                self._kill(job)
+
+    def _redis_answers(self) -> bool:
+        client = connect_redis(self._celery.redis_url)
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+        finally:
+            client.close()
+
+
+def is_silent(job: Job, now: float) -> bool:
+    """Whether a worker is not there, has not beaten yet, or not lately though it could."""
+    beat, busy = job.slot.beaten_at, job.slot.work and not job.stands_still
+    return job.handle is None or not beat or (now - beat > _SILENT and not busy)
+
+
+def is_overdue(job: Job, now: float) -> bool:
+    """Whether a worker that is there should have beaten by now."""
+    return job.handle is not None and now - (job.slot.beaten_at or job.started) > _SILENT
 
 
 def die_with_parent() -> None:

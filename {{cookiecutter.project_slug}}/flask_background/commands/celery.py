@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from flask import Flask
 from flask.cli import ScriptInfo
 
@@ -14,9 +13,8 @@ from ..base.workers import WorkerSpec
 from ..cluster.cluster import Cluster, Job, run_celery
 from ..core import Core, find_core
 from .dead import dead
+from .jobs import FORKS, choose, worker_job
 
-#: Whether this system can fork: Windows cannot.
-_FORKS = hasattr(os, "fork")
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []}
 #: What the help shows, a line for each command. Celery's others are named without one.
 _SECTIONS = {
@@ -127,12 +125,14 @@ def cluster(
     celery = _celery_of(ctx)
     options = celery.options
     watched = options.flower if flower is None else flower
-    jobs = [
-        _worker_job(celery, spec, fork=not spawn, watched=watched)
-        for spec in _choose(options.workers, workers)
-    ]
+    chosen = choose(options.workers, workers)
+    jobs = [worker_job(celery, spec, watched=watched, spawn=spawn) for spec in chosen]
     if watched:
-        jobs.append(Job("flower", _flower_argv(celery), is_worker=False))
+        if "flower" not in _celery_commands():
+            message = "Flower is not installed. Install it: uv sync --extra flower"
+            raise click.ClickException(message)
+        where = [f"--address={options.flower_address}", f"--port={options.flower_port}"]
+        jobs.append(Job("flower", ["flower", *where], is_worker=False))
     _run(ctx, jobs, schedule=options.scheduler and not no_scheduler, spawn=spawn)
 
 
@@ -140,12 +140,15 @@ def _run(ctx: click.Context, jobs: list[Job], *, schedule: bool = False, spawn: 
     os.environ["PROCESS_NAME"] = "cluster"
     if path := path_given_to_flask():
         os.environ["FLASK_APP"] = path  # for what it starts
-    ctx.exit(_kind(spawn)(_celery_of(ctx), jobs, schedule=schedule).run())
+    try:
+        ctx.exit(_kind_of_cluster(spawn)(_celery_of(ctx), jobs, schedule=schedule).run())
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
 
 
-def _kind(spawn: bool) -> type[Cluster]:
+def _kind_of_cluster(spawn: bool) -> type[Cluster]:
     # Imported here: the web process has these commands too, and starts nothing.
-    if spawn or not _FORKS:
+    if spawn or not FORKS:
         from ..cluster.spawning import SpawningCluster
 
         return SpawningCluster
@@ -171,66 +174,11 @@ def worker(ctx: click.Context, name: str | None, arguments: tuple[str, ...]) -> 
     if host:
         arguments = ("--hostname", f"{short_name}@{host}", *arguments)
     watched = celery.options.flower
-    job = _worker_job(celery, spec or WorkerSpec(short_name), *arguments, watched=watched)
+    job = worker_job(celery, spec or WorkerSpec(short_name), *arguments, watched=watched)
     job.host = host or job.host
-    if _FORKS:
+    if FORKS:
         _run(ctx, [job], spawn=False)
     ctx.exit(run_celery(celery, job.argv))
-
-
-def _choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSpec]:
-    if names is None:
-        return list(workers)
-    by_name = {spec.name: spec for spec in workers}
-    wanted = [name.strip() for name in names.split(",")]
-    for name in wanted:
-        if name not in by_name:
-            raise click.BadParameter(
-                f"{name!r} is not a worker of CELERY_WORKERS. There are: {', '.join(by_name)}.",
-                param_hint="--workers",
-            )
-    return [by_name[name] for name in wanted]
-
-
-def _worker_job(
-    celery: Core, spec: WorkerSpec, *arguments: str, fork: bool = True, watched: bool = False
-) -> Job:
-    """Make the job of a worker. Its tasks run in places unless it names a pool of Celery's."""
-    from celery.bin.base import CLIContext
-    from celery.bin.worker import worker
-    from celery.concurrency.solo import TaskPool as SoloPool
-
-    argv = [*spec.argv(celery.options.log_level, watched=watched), *arguments]
-    celery_context = CLIContext(app=celery, no_color=True, workdir=None)
-    try:
-        # Let Celery read them here, or a wrong value would end the worker again and again.
-        given = worker.make_context("worker", argv[1:], obj=celery_context)
-    except click.UsageError as error:
-        if arguments:
-            raise  # what was typed is wrong
-        raise click.ClickException(
-            f"CELERY_WORKERS[{spec.name!r}] cannot work: {error.format_message()}"
-        ) from error
-    with given:
-        chosen = given.get_parameter_source("pool") is ParameterSource.COMMANDLINE
-        solo = given.params["pool"] is SoloPool
-        concurrency, scale = given.params["concurrency"], given.params["autoscale"]
-    if not _FORKS:
-        # Celery's process pool needs fork: https://docs.celeryq.dev/en/stable/faq.html#windows
-        return Job(spec.name, argv if chosen else [*argv, "--pool", "solo"])
-    if not fork or (chosen and not solo):
-        return Job(spec.name, argv)
-    if solo or not isinstance(concurrency, int):
-        concurrency = 1 if solo else os.cpu_count() or 1
-    most, least = scale or (concurrency, concurrency)
-    return Job(spec.name, [*argv, "--pool", "prefork", "--concurrency", "1"], places=(least, most))
-
-
-def _flower_argv(celery: Core) -> list[str]:
-    if "flower" not in _celery_commands():
-        raise click.ClickException("Flower is not installed. Install it: uv sync --extra flower")
-    options = celery.options
-    return ["flower", f"--address={options.flower_address}", f"--port={options.flower_port}"]
 
 
 def _celery_of(ctx: click.Context) -> Core:

@@ -19,7 +19,10 @@ _REFERENCE = "__model__"
 #: Dicts with exactly these keys mean something else in a message: a row, or a date or the like.
 _RESERVED = ({_REFERENCE, "key"}, {"__type__", "__value__"})
 
-_PLAIN = frozenset({bool, int, float, str})
+_NUMBERS = frozenset({bool, int, float})
+_PLAIN = _NUMBERS | {str}
+#: Characters of arguments that are shown to people.
+_SHOWN = 1024
 
 
 def prepare(
@@ -52,6 +55,8 @@ def check_result(value: Any, limit: int) -> None:
 def _as_json(name: str, value: Any, change: Callable[[Any], Any]) -> tuple[Any, int]:
     """Return a value as it is sent, and how many bytes that takes."""
     try:
+        if value is None or type(value) in _NUMBERS:
+            return value, len(repr(value))  # as long as its JSON
         value = _replace(value, change)
         return value, len(dumps(value))
     except SubmitError:
@@ -71,6 +76,15 @@ def _check_size(what: str, size: int, limit: int, setting: str) -> None:
             f"{what} {size} bytes as JSON, and {limit} are allowed ({setting}). Store the data, "
             "and send where it is."
         )
+
+
+def short_text(values: Any) -> str | None:
+    """Write arguments for people; None leaves it to Celery, which is slower and takes anything."""
+    try:
+        text = repr(values)
+    except Exception:
+        return None
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def check_options(options: Mapping[str, Any]) -> None:

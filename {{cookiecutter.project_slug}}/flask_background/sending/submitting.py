@@ -24,14 +24,19 @@ def options_of(fn: Callable[..., Any], given: tuple[Any, ...]) -> dict[str, Any]
 
     Raises ``SubmitError`` if a parameter of ``fn`` has such a name.
     """
-    parameters = inspect.signature(fn).parameters if inspect.isfunction(fn) else ()
-    if clashes := [name for name in OPTIONS if name in parameters]:
+    if inspect.isfunction(fn) and (taken := _option_of_its_own(fn)):
         raise SubmitError(
-            f"{fn.__qualname__} has a parameter {clashes[0]!r}, which submit takes for itself. Use "
+            f"{fn.__qualname__} has a parameter {taken!r}, which submit takes for itself. Use "
             "celery.apply(fn, args, kwargs), or give the parameter another name."
         )
     pairs = zip(OPTIONS, given, strict=True)
     return {option: value for option, value in pairs if value is not None}
+
+
+@functools.lru_cache(maxsize=1024)
+def _option_of_its_own(fn: Callable[..., Any]) -> str | None:
+    parameters = inspect.signature(fn).parameters
+    return next((name for name in OPTIONS if name in parameters), None)
 
 
 @functools.cache

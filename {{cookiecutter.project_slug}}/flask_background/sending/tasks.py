@@ -13,7 +13,7 @@ from ..base.errors import TaskError
 from ..base.interruption import interruption
 from ..base.settings import HOOKS
 from ..core import SUBMITTED, Core
-from .arguments import check_options, check_result, load_references, prepare
+from .arguments import check_options, check_result, load_references, prepare, short_text
 
 
 class FlaskTask(Task):  # type: ignore[type-arg]
@@ -82,7 +82,8 @@ class FlaskTask(Task):  # type: ignore[type-arg]
 
     def send_prepared(self, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         """Send it with arguments that are fit for a message already."""
-        return super().apply_async(args, kwargs, *more, **options)
+        shown = {"argsrepr": short_text(args or ()), "kwargsrepr": short_text(kwargs or {})}
+        return super().apply_async(args, kwargs, *more, **shown | options)
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:

@@ -11,7 +11,6 @@ import os
 import platform
 import signal
 import threading
-import time
 import uuid
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,7 +24,6 @@ from redis.lock import Lock
 from ..base import scripts
 from ..base.redis_urls import connect_redis
 from ..core import Core
-from . import upgrade
 from .schedule import read_run
 
 logger = get_logger(__name__)
@@ -54,9 +52,7 @@ class RedisScheduler(beat.Scheduler):
     """Celery's scheduler with its state in Redis and a lease. It outlives a Redis that is away."""
 
     def __init__(self, app: Core, **kwargs: Any) -> None:
-        self._core, self._keys = app, app.keys
-        # Beside the version before, whose lease has another name, this one waits for its end.
-        self._defers_until = time.monotonic() + 3 * LEASE
+        self._keys = app.keys
         self._redis = connect_redis(app.redis_url, timeout=1)
         self._token = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._lease = Lock(self._redis, app.keys.scheduler_lease, LEASE, thread_local=False)
@@ -129,10 +125,7 @@ class RedisScheduler(beat.Scheduler):
                 self._lease.reacquire()
             except LockError:
                 raise _LeaseLost from None
-        elif time.monotonic() < self._defers_until and upgrade.old_scheduler_leads(self._redis):
-            return False
         elif self._lease.owned() or self._lease.acquire(blocking=False, token=self._token):
-            upgrade.copy_runs(self._core, self._redis)
             self._load_runs()
             self._leading = True
             logger.info("This scheduler leads; %d entries.", len(self.schedule))

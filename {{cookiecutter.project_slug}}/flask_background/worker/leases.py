@@ -8,10 +8,10 @@ import logging
 import time
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from .. import celery_internals
-from ..state import activity, upgrade
+from ..state import activity
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +75,6 @@ class QoS(celery_internals.QoS):
             return
         self._sweep_at = time.monotonic() + self.channel.unacked_restore_interval / 2
         lease = self.visibility_timeout
-        try:
-            upgrade.take_over(self.channel.core, lease)
-        except (ResponseError, LookupError, TypeError, ValueError) as error:
-            # Those keys have no prefix: whoever shares this Redis may keep anything there.
-            logger.warning("What stands under the keys of the version before is left: %s", error)
         tags = self.channel.script("expired", [self.unacked_index_key], lease, _AT_ONCE)
         restored = sum(self.channel.put_back(tag.decode(), lease=lease) for tag in tags)
         if restored:

@@ -44,9 +44,10 @@ class PublishingChannel(celery_internals.Channel):
 
     def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Sign a message, put it into its list, and wake a worker that waits."""
-        if self.seal and not self.expires(queue):
-            self.seal.sign(message)
-        if kwargs.get("_publish_batch") or self.expires(queue):
+        expires = self.expires(queue)
+        if (seal := self.seal) and not expires:
+            seal.sign(message)
+        if kwargs.get("_publish_batch") or expires:
             # Rare: batches, and queues for answers. Nobody waits for their call to wake.
             super().publish(queue, message, **kwargs)
             return
@@ -61,7 +62,8 @@ class PublishingChannel(celery_internals.Channel):
         task_id, record, delay = str(headers.get("id") or ""), "", self.delay_of(message)
         if task_id and not headers.get("ignore_result"):
             record = pending(task_id, headers.get("shadow") or headers.get("task"))
-        keys = [*self.places(queue, key), self.keys.recent, self.keys.record(task_id)]
+        names = self.keys
+        keys = [*self.places(queue, key), names.recent, names.record(task_id)]
         values = [dumps(message), delay, task_id, record, ISSUED_TTL + int(delay)]
         if "primary" in self.pool.connection_kwargs:
             self._send_copied(keys, values)
@@ -74,11 +76,14 @@ class PublishingChannel(celery_internals.Channel):
         Raises ``NotCopied``. If a worker has taken it meanwhile, it runs.
         """
         client: Any = self._client()
-        with client.pipeline(transaction=False) as pipe:
-            pipe.execute_command("EVAL", scripts.TEXT, *scripts.evalsha("send", keys, values)[2:])
-            pipe.wait(1, _COPIED_WITHIN)
-            *_, copies = pipe.execute()
-        if not copies:
+
+        def send(*words: Any) -> int:
+            with client.pipeline(transaction=False) as pipe:
+                pipe.execute_command(*words)
+                pipe.wait(1, _COPIED_WITHIN)
+                return int(pipe.execute()[-1])
+
+        if not scripts.known(send, scripts.evalsha("send", keys, values)):
             with suppress(RedisError):
                 scripts.call(client, "withdraw", keys, *values)
             raise NotCopied("No replica of Redis has confirmed it in time.")
@@ -98,7 +103,8 @@ class PublishingChannel(celery_internals.Channel):
 
     def places(self, queue: str, key: str) -> list[str]:
         """Name where a message may go: its list, the list to wake, the messages for later."""
-        return [key, self.keys.wake(queue), self.keys.delayed(queue)]
+        keys = self.keys
+        return [key, keys.wake(queue), keys.delayed(queue)]
 
     def count_and_drop_delayed(self, queue: str) -> int:
         """Drop the messages of a queue that are for later, and return how many there were."""

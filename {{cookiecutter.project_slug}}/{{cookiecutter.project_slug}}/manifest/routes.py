@@ -16,10 +16,9 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from ..api.routes import accepted
 {% if cookiecutter.database == "none" %}
-from ..extensions import limit_enqueue
 from ..web.operators import require_token
 {% else %}
-from ..extensions import db, limit_enqueue
+from ..extensions import db
 from ..models import Version
 from ..web.operators import require_numbers, require_token
 {% endif %}
@@ -56,7 +55,6 @@ def show_manifest() -> Response:
 
 
 @bp.post("/api/v1/update-manifest")
-@limit_enqueue
 @require_token
 def update_manifest() -> ResponseReturnValue:
     """Have the manifest checked now, in the background. Needs the API token."""

@@ -10,21 +10,16 @@ from flask_limiter import Limiter
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .operators import is_operator
-
 #: Seconds that a request may lose to the count before the count moves to memory.
 _TIMEOUT = 0.15
 
 
 def who_is_counted() -> str:
-    """Name the client: its address, or with IPv6 its network (/64), which one customer has.
-
-    Operators are counted apart from others at their address, who could use up their limit.
-    """
+    """Name the client: its address, or with IPv6 its network (/64), which one customer has."""
     address = (request.remote_addr or "").removeprefix("::ffff:")
     with suppress(ValueError):  # it is no IPv6 address
         address = str(ip_network(address).supernet(new_prefix=64))
-    return f"operator {address}" if is_operator() else address
+    return address
 
 
 class RateLimiter(Limiter):

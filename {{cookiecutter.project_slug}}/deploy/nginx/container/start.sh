@@ -15,15 +15,28 @@ esac
 state() { cksum "$certificate" 2>/dev/null || true; }
 
 # With LISTEN=shared it is in the machine's own network, shares the ports with one that ends, and
-# finds the key in the certificate's file.
+# finds the key in the certificate's file. The certificate authority may ask any of the machines,
+# and certbot answers on one of them.
 shared=
 if [ "${LISTEN:-}" = shared ]; then
   shared='s/listen 8080/listen 80/; s/listen 8443/listen 443/
-    s/default_server;/default_server reuseport;/; s/privkey/fullchain/'
+    s/default_server;/default_server reuseport;/; s/privkey/fullchain/
+    s|include .*/acme.conf;|include /tmp/acme.conf;|'
+  certbot=$(printf '%s\n' "$REDIS_MACHINES" | sed 's/,/ /g; s/[0-9.][0-9.]*/server &:8402 max_fails=0;/g')
+  echo "upstream certbot { $certbot }" >/tmp/certbot.conf
+  cat >/tmp/acme.conf <<'CONF'
+location ^~ /.well-known/acme-challenge/ {
+    proxy_pass http://certbot;
+    proxy_set_header Host $host;
+    proxy_connect_timeout 2s;
+    proxy_next_upstream error timeout http_404 http_502;
+}
+CONF
 fi
 
 write_site() {
   sed "s/DOMAIN_NAME/$DOMAIN_NAME/g; $shared" "/etc/nginx/site-$1.conf" >/tmp/site.conf
+  if [ -n "$shared" ]; then cat /tmp/certbot.conf >>/tmp/site.conf; fi
 }
 
 watch_certificate() {

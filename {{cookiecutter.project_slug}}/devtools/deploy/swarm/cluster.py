@@ -180,13 +180,38 @@ class Swarm:
             "docker stack deploy --detach --prune --quiet --resolve-image never -c stack.yaml "
             f"{self.name}"
         )
-        end = time.monotonic() + PATIENCE
-        while done == 0 and not self._settled():
-            if time.monotonic() > end:
-                return False
-            time.sleep(2)
+        if done or not self.settles():
+            return False
         images = self.docker(f"stack services {self.name} --format '{{{{.Image}}}}'").split()
-        return done == 0 and sum(image.endswith(f":{release}") for image in images) == 3
+        return sum(image.endswith(f":{release}") for image in images) == 3
+
+    def get_certificate(self) -> bool:
+        """Have certbot get the certificate, if it is to and one is due; tell whether all is well.
+
+        The machine that leads does it; the others do nothing.
+        """
+        program = f"/usr/local/sbin/{self.name}-certificate"
+        line = f"if [ -e {program} ]; then {program}; fi"
+        managers = [one.server for one in self.machines() if one.manager and one.ready]
+        return not any(server.run(line) for server in managers) and self.settles()
+
+    def shown_until(self) -> str:
+        """Say until when the certificate holds that nginx shows; empty if it shows none."""
+        shown = self.manager.read(
+            "openssl s_client -connect 127.0.0.1:443 </dev/null 2>/dev/null "
+            f"-servername {shlex.quote(self.certificate().domain)} | "
+            "openssl x509 -noout -enddate -dateopt iso_8601 2>/dev/null || true"
+        )
+        return shown.strip().partition("=")[2]
+
+    def settles(self) -> bool:
+        """Wait until nothing changes any more; tell whether it came to that."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            time.sleep(2)  # before the first look, too: the Swarm begins a moment later
+            if self._settled():
+                return True
+        return False
 
     def _settled(self) -> bool:
         """Tell whether nothing changes any more, and all runs on the machines that live.

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ...application import PROJECT
 from ...smoke import run_suite
 from ..git import name_release
+from ..options import (
+    host_argument,
+    hosts_argument,
+    log_options,
+    machine_argument,
+    read_settings,
+    read_site_settings,
+    release_options,
+    site_options,
+)
 from ..server import Server
-from ..settings import read
 from .cluster import MOST_MANAGERS, Machine, Swarm, own_address
 from .images import bring, bring_files, build, for_all, lacking
 
@@ -28,44 +37,26 @@ def swarm() -> None:
     """
 
 
-def _server(ctx: click.Context, _: click.Parameter, host: Any) -> Any:
-    def parse(one: str) -> Server:
-        return Server.parse(one, PROJECT, ctx.obj)
-
-    return parse(host) if isinstance(host, str) else [parse(one) for one in host]
-
-
-_host = click.argument("server", metavar="HOST", callback=_server)
-
-
 @swarm.command()
-@click.argument("servers", metavar="HOST...", nargs=-1, required=True, callback=_server)
-@click.option("--domain", help="The name that people type.")
+@hosts_argument
 @click.option("--network", metavar="CIDR", help="Where the machines reach each other.")
-@click.option("--certificate", type=click.Path(exists=True), help="Full chain; else plain HTTP.")
-@click.option("--key", type=click.Path(exists=True), help="The certificate's private key.")
-def setup(
-    servers: list[Server],
-    domain: str | None,
-    network: str | None,
-    certificate: str | None,
-    key: str | None,
-) -> None:
+@site_options
+def setup(servers: list[Server], network: str | None, **options: str | None) -> None:
     """Make the machines ready and join them; give all of them, three or more.
 
     A second run changes only what is not as it should be. A machine that is new in the list is
     added, and gets the release that runs; a new certificate takes the place of the old one.
     """
-    if bool(certificate) != bool(key):
+    files = [options.pop(name) for name in ("certificate", "key")]
+    if any(files) != all(files):
         raise click.UsageError("--certificate FILE and --key FILE belong together.")
     if len({server.name for server in servers}) < MOST_MANAGERS:
         raise click.UsageError("Give three machines or more: of two, neither survives the other.")
-    try:
-        settings = read(PROJECT, {"domain": domain})
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    if all(files):
+        options["tls"] = "files"
+    settings = read_site_settings(PROJECT, options)
     addresses = [own_address(server, network) for server in servers]
-    data = {"machines": ",".join(addresses), "domain": domain}
+    data = {"machines": ",".join(addresses), **options}
     for_all(lambda server: server.apply("machine", data, folder="swarm"), servers)
     asked = "docker info -f '{{.Swarm.ControlAvailable}}'"
     managers = [server for server in servers if server.read(asked).strip() == "true"]
@@ -78,8 +69,8 @@ def setup(
     for server, address in zip(servers, addresses, strict=True):
         swarm.join(server, address)
     swarm.add_secrets()
-    files = [Path(file).read_text() for file in (certificate, key) if file]
-    swarm.add_certificate(settings["domain"], "\n".join(files))
+    pieces = [Path(file).read_text() for file in files if file]
+    swarm.add_certificate(settings["domain"], "\n".join(pieces))
     if release := swarm.running():
         # Machines that are new, or were away when it was released
         others = [server for server in servers if server is not managers[0]]
@@ -90,10 +81,8 @@ def setup(
 
 
 @swarm.command()
-@_host
-@click.option("--allow-dirty", is_flag=True, help="Release although files are not committed.")
-@click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it.")
-@click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust.")
+@host_argument
+@release_options
 def release(server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None) -> None:
     """Bring the last commit to all machines and switch to it, one machine after the other.
 
@@ -105,10 +94,12 @@ def release(server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None) -
     build(name, swarm.docker("version -f '{{.Server.Os}}/{{.Server.Arch}}'").strip())
     _bring(swarm, name, [one.server for one in machines])
     good = swarm.up(name)
+    if good and not swarm.get_certificate():
+        click.echo("There is no new certificate; the lines above say why.", err=True)
     if good and not no_smoke:
         good = _smoke(swarm, machines, ca)
     if good:
-        keep = read(PROJECT, {})["keep_releases"]
+        keep = read_settings(PROJECT, {})["keep_releases"]
         for_all(lambda one: swarm.forget_old(one.server, keep), machines)
         click.echo(f"Released {name}.")
         return
@@ -120,7 +111,7 @@ def release(server: Server, allow_dirty: bool, no_smoke: bool, ca: str | None) -
 
 
 @swarm.command()
-@_host
+@host_argument
 def rollback(server: Server) -> None:
     """Go back to the release before the running one."""
     swarm = Swarm(server)
@@ -134,25 +125,28 @@ def rollback(server: Server) -> None:
 
 
 @swarm.command()
-@_host
+@host_argument
 def status(server: Server) -> None:
     """Say what runs on which machine; exit code 1 if something is not well."""
     swarm = Swarm(server)
     click.echo(f"{swarm.running() or 'No release'}\n")
     click.echo(swarm.docker("node ls"))
     click.echo(swarm.docker(f"stack services {swarm.name} || true"))
+    until, soon = swarm.shown_until(), datetime.now(UTC) + timedelta(days=14)
+    ends = bool(until) and datetime.fromisoformat(until) < soon
+    certificate = f"The certificate ends: {until}" if until else "No certificate: plain HTTP"
+    click.echo(certificate, err=ends)
     lost = [one for one in swarm.machines() if not one.ready]
     replicas = swarm.docker(f"stack services {swarm.name} --format '{{{{.Replicas}}}}'").split()
     short = [it for it in replicas if len(set(it.split("/"))) > 1]
     for one in lost:
         click.echo(f"{one.server.name} does not answer.", err=True)
-    sys.exit(1 if lost or short or not replicas else 0)
+    sys.exit(1 if lost or short or ends or not replicas else 0)
 
 
 @swarm.command()
-@_host
-@click.option("--follow", "-f", is_flag=True, help="Go on as lines come.")
-@click.option("--lines", "-n", default=100, show_default=True, help="So many of each service.")
+@host_argument
+@log_options
 def logs(server: Server, follow: bool, lines: int) -> None:
     """Show the log lines of all machines."""
     more = "-f" if follow else ""
@@ -165,16 +159,18 @@ def logs(server: Server, follow: bool, lines: int) -> None:
 
 
 @swarm.command()
-@_host
-@click.argument("gone", metavar="MACHINE", callback=_server)
-def remove(server: Server, gone: Server) -> None:
+@host_argument
+@machine_argument
+def remove(server: Server, machine: Server) -> None:
     """Take MACHINE away, whether it lives or is lost."""
     swarm = Swarm(server)
-    found = [one for one in swarm.machines() if str(one.server) == str(gone)]
-    if not found or str(server) == str(gone):
-        raise click.ClickException(f"{gone} is not one of the other machines.")
+    found = [one for one in swarm.machines() if str(one.server) == str(machine)]
+    if not found or str(server) == str(machine):
+        raise click.ClickException(f"{machine} is not one of the other machines.")
     swarm.remove(found[0])
-    click.echo(f"{gone.name} is no part any more. If it lives: docker swarm leave --force there.")
+    click.echo(
+        f"{machine.name} is no part any more. If it lives: docker swarm leave --force there."
+    )
 
 
 def _living(swarm: Swarm) -> list[Machine]:
