@@ -10,6 +10,7 @@ from targets.server import Server, wait_until  # noqa: E402
 from targets.server_story import *  # noqa: E402, F403
 
 MANAGER = "supervisor"
+DATABASE = "sqlite"
 
 
 def test_a_worker_that_an_operator_stopped_stays_stopped(server: Server) -> None:
