@@ -143,11 +143,12 @@ def main() -> None:
         template.mkdir()
         project = support.render(support.copy_template(template), folder / "out", {})
         support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
-        # Memory is read without what only development needs.
+        # Memory is read as in production: compiled, and without what only development needs.
         support.succeed(
             *("uv", "sync", "--quiet", "--locked", "--no-dev"),
             cwd=project,
             UV_PROJECT_ENVIRONMENT=PRODUCTION,
+            UV_COMPILE_BYTECODE="1",
         )
         (project / "bench_app.py").write_text(OURS)
         (project / "plain_app.py").write_text(PLAIN)

@@ -7,8 +7,7 @@ The whole project (gunicorn with one process of four threads, worker, scheduler,
 first CPU, and the callers on the second one. A caller of the API asks for a task's state at a
 steady rate; what counts is the ratio of its p99 with and without the open pages, by three ways to
 keep them up to date: as the page does it (the server says when to come back), every 2 seconds
-whatever the server says, and by server-sent events, one stream for each page. The web server's
-process is not replaced meanwhile (max_requests): that costs all callers the same second.
+whatever the server says, and by server-sent events, one stream for each page.
 """
 
 from __future__ import annotations
@@ -251,7 +250,6 @@ def run(folder: Path) -> list[str]:
         "FLASK_SKIP_DOTENV": "1",
         "PUBLIC_DASHBOARD": "yes",
         "LOG_LEVEL": "warning",
-        "GUNICORN_CMD_ARGS": "--max-requests 0",
     }
     processes = [Process(["flask", "celery", "cluster"], project, folder / "worker", settings)] + [
         Process(

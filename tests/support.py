@@ -42,14 +42,22 @@ class Report:
 def combinations() -> list[dict[str, str]]:
     """Return every combination of the answers that are a choice.
 
-    ``use_swarm`` takes turns: its files hold nothing of the other choices, and each pair of answers
-    is among them.
+    ``database`` and ``use_swarm`` take turns: their files hold little of the other choices, and
+    each pair of answers is among them, but for those that are refused.
     """
-    others = {name: choices for name, choices in CHOICES.items() if name != "use_swarm"}
+    turns = ("database", "use_swarm")
+    others = {name: choices for name, choices in CHOICES.items() if name not in turns}
     found = []
     for numbers in itertools.product(*(range(len(choices)) for choices in others.values())):
         answers = {name: others[name][number] for name, number in zip(others, numbers, strict=True)}
-        found.append(answers | {"use_swarm": CHOICES["use_swarm"][sum(numbers) % 2]})
+        turn = sum(numbers)
+        swarm, database = CHOICES["use_swarm"][turn % 2], CHOICES["database"][turn % 3]
+        if database == "sqlite" and "yes" in (answers["use_heroku"], swarm):
+            if answers["use_heroku"] == "yes":
+                database = "postgresql"
+            else:
+                swarm = "no"
+        found.append(answers | {"use_swarm": swarm, "database": database})
     return found
 
 

@@ -37,7 +37,7 @@ graceful_timeout = 20
 keepalive = 100
 
 # max_requests is left out: with one process nobody answers while it is replaced, for seconds if a
-# request takes long, and over 100,000 requests the application's memory does not grow.
+# request takes long. Over 66,000 requests the process grew by 3 MB, and less and less.
 
 # A heartbeat file on a disk can block the worker; /dev/shm is memory.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108

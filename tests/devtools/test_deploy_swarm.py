@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from devtools.deploy.command import deploy
 from devtools.deploy.server import Server
 from devtools.deploy.swarm import cluster, command
+from machine import needs
 
 HOSTS = ("root@192.0.2.1", "root@192.0.2.2", "root@192.0.2.3")
 
@@ -37,6 +38,7 @@ def test_a_setup_that_cannot_work_is_refused(
     assert said in done.output
 
 
+@needs("ssh")
 @pytest.mark.parametrize(
     ("host", "network", "address"),
     [

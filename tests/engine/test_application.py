@@ -198,12 +198,12 @@ def test_names_of_older_celery_are_understood() -> None:
 
 
 def test_messages_have_the_limits_of_the_latest_application(own_redis: EmbeddedRedis) -> None:
-    for limit in (100, 50):
+    for limit in (500, 400):
         create_app({"CELERY_TASK_TIME_LIMIT": limit, "REDIS_URL": own_redis.url})
         celery.submit(sample_app.nothing)
 
     texts: Any = celery.redis.lrange(celery.key("default"), 0, -1)
-    assert [json.loads(text)["headers"]["timelimit"][0] for text in texts] == [50, 100]
+    assert [json.loads(text)["headers"]["timelimit"][0] for text in texts] == [400, 500]
 
 
 def test_a_new_application_leaves_no_thread_of_the_old_one(live: FlaskCelery) -> None:

@@ -21,6 +21,7 @@ GOOD_ANSWERS = {
     "domain_name": "example.com",
     "python_version": "3.13",
     "license": "MIT",
+    "database": "none",
     "process_manager": "both",
     "use_heroku": "no",
     "use_swarm": "no",
@@ -128,6 +129,7 @@ REFUSED = [
     ("domain_name", f"{'x' * 64}.example.com", "example.com"),
     ("python_version", "3.11", "3.13"),
     ("license", "mit", "MIT"),
+    ("database", "mysql", "none"),
     ("process_manager", "none", "both"),
     ("use_heroku", "y", "no"),
     ("use_swarm", "y", "no"),
@@ -186,6 +188,12 @@ def test_the_example_in_a_refusal_is_itself_accepted(question: str, example: str
     pre_gen_project.check({**GOOD_ANSWERS, question: example})
 
 
+@pytest.mark.parametrize("question", ["use_heroku", "use_swarm"])
+def test_sqlite_is_refused_where_no_machine_keeps_its_file(question: str) -> None:
+    with pytest.raises(Refused, match=rf"{question} does not keep.*for example postgresql\.$"):
+        pre_gen_project.check({**GOOD_ANSWERS, "database": "sqlite", question: "yes"})
+
+
 def test_the_typed_slug_is_judged_even_if_the_folder_got_a_safe_name() -> None:
     answers = {**GOOD_ANSWERS, "project_slug": "refused-answer", "__project_slug_typed": "a/b"}
     with pytest.raises(Refused, match='project_slug "a/b"'):
@@ -211,7 +219,7 @@ def test_every_package_in_the_lock_file_is_refused_as_a_slug() -> None:
     lock = (ROOT / PROJECT_FOLDER / "uv.lock").read_text(encoding="utf-8")
     names = {
         re.sub(r"[-.]+", "_", package["name"].lower())
-        for package in tomllib.loads(lock)["package"]
+        for package in tomllib.loads(re.sub(r"(?m)^\{%.*\n", "", lock))["package"]
         if "cookiecutter" not in package["name"]
     }
     assert names - pre_gen_project.DEPENDENCY_NAMES == set()

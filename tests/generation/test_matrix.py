@@ -21,8 +21,11 @@ LEFTOVER = re.compile(
     rb"cookiecutter\s*[.\[]|\{\{\s*cookiecutter|\[\[[=%#]|[=%#]\]\]|refused.answer"
 )
 JINJA = re.compile(rb"\{\{|\{%|\{#")
-# Jinja's marks are no leftover where Flask renders the file, and `${{` in a workflow is GitHub's.
-OWN_MARKS = re.compile(r"[^/]+/(templates|static)/.*|\.github/workflows/.*|.*\.py|\.env|uv\.lock")
+# Jinja's marks are no leftover where Flask renders the file; a workflow has GitHub's own, a script
+# Docker's.
+OWN_MARKS = re.compile(
+    r"[^/]+/(templates|static)/.*|\.github/workflows/.*|.*\.py|\.env|uv\.lock|deploy/swarm/certificate\.sh"
+)
 
 # A page may include a part that is there only with the examples.
 OPTIONAL_INCLUDE = re.compile(r"\{% include .* ignore missing %\}")
@@ -133,6 +136,7 @@ def test_no_file_mentions_what_the_answers_left_out(matrix: list[Project]) -> No
         ("include_examples", "no"): r"(?<!aof\.)manifest|\bdemos?\b|demo_|_demo|start-task|slack",
         ("use_heroku", "no"): r"heroku|procfile|dyno",
         ("use_swarm", "no"): r"swarm",
+        ("database", "none"): r"postgres|sqlite|alembic|psycopg|database_url|docs/database",
         ("process_manager", "systemd"): r"deploy/supervisor",
         ("process_manager", "supervisor"): r"deploy/systemd",
     }

@@ -19,10 +19,16 @@ class Used:
     stream: Stream | None
 
 
+#: Which database a project gets: two of four, so that both kinds and neither run from the files.
+DATABASES = {(PRODUCTION, "yes"): "postgresql", (PRODUCTION, "no"): "sqlite"}
+
+
 @contextlib.contextmanager
 def use(file: str, examples: str, render: Callable[[support.Answers], Path]) -> Iterator[Used]:
     """Bring a new project up, and start tasks all the time."""
-    project = install(render({"project_slug": unique_slug(), "include_examples": examples}))
+    database = DATABASES.get((file, examples), "none")
+    answers = {"include_examples": examples, "database": database}
+    project = install(render({"project_slug": unique_slug(), **answers}))
     settings = {}
     if file == PRODUCTION and examples == "yes":
         settings["MANIFEST_URL"] = "http://web:8000/sample-manifest.json"

@@ -18,7 +18,7 @@ from machine import need
 from targets.router import make_certificate
 
 CLIENT_VERSION = "11.10.0"
-#: Connections that the smallest plan of Heroku Key-Value Store allows.
+#: Connections that the smallest plans of Heroku Key-Value Store and of Heroku Postgres allow.
 PLAN = 20
 #: Seconds that the platform gives processes after SIGTERM.
 GRACE = 30
@@ -82,6 +82,40 @@ class KeyValueStore:
         """Stop it."""
         self._process.terminate()
         self._process.wait(10)
+
+
+class Postgres:
+    """A PostgreSQL as the add-on's smallest plan, which allows few connections."""
+
+    #: It runs as long as its standard input is open.
+    _CODE = """
+import sys
+import psycopg
+from devtools.dev.services.postgres import Server
+with Server(sys.argv[1]) as server:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE app LOGIN PASSWORD 'secret'")
+        connection.execute(f"ALTER ROLE app CONNECTION LIMIT {sys.argv[2]}")
+        connection.execute("CREATE DATABASE app OWNER app")
+    print("postgres://app:secret@" + server.url.split("@")[1].split("/")[0] + "/app", flush=True)
+    sys.stdin.read()
+"""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            ["uv", "run", "--quiet", "python", "-c", self._CODE, folder / "postgres", str(PLAN)],
+            cwd=project,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout
+        self.url = self._process.stdout.readline().strip()
+        assert self.url, "PostgreSQL did not start."
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._process.communicate("")
 
 
 @dataclass

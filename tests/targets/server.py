@@ -143,6 +143,13 @@ class Server:
         """Return the name of the running release."""
         return self.shell(f"basename $(readlink /opt/{self.slug}/current)").strip()
 
+    def sql(self, statement: str) -> str:
+        """Send a statement to the application's database, as the application."""
+        client = f"sqlite3 /var/lib/{self.slug}/{self.slug}.sqlite"
+        if self.setting("DATABASE_URL").startswith("postgresql:"):
+            client = "psql -Atc"
+        return self.shell(f"cd / && runuser -u {self.slug} -- {client} '{statement}'").strip()
+
     # --- HTTP ---
 
     def connect(self, scheme: str | None = None, timeout: float = 60) -> http.client.HTTPConnection:
@@ -198,7 +205,7 @@ class Server:
 
     def own_processes(self) -> list[tuple[str, str]]:
         """Return name and pid of what the application brings, nginx and its manager with it."""
-        pattern = f"/opt/{self.slug}/|redis-server|nginx:|supervisord"
+        pattern = f"/opt/{self.slug}/|redis-server|nginx:|supervisord|bin/postgres"
         lines = self.shell(f"ps -eo pid=,args= | grep -E '{pattern}' | grep -v grep").splitlines()
         found = []
         for line in lines:
@@ -262,6 +269,7 @@ def short_name(command: str) -> str:
         ("redis-server", "redis"),
         ("nginx: master", "nginx master"),
         ("nginx:", "nginx worker"),
+        ("bin/postgres", "postgresql"),
         ("gunicorn", "web: gunicorn"),
         ("celery", "worker: flask celery cluster"),
     ):

@@ -2,8 +2,8 @@
 
 The server is a container that boots Debian with systemd, 1 CPU and 512 MiB. test_server_systemd.py
 and test_server_supervisor.py tell this story once each; ``MANAGER`` there names what keeps the
-processes running. The tests of one server build on each other
-in the order of this file.
+processes running, ``DATABASE`` where rows are; the second application has no database. The tests of
+one server build on each other in the order of this file.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pre_gen_project
 import pytest
 import support
 from machine import needs
+from targets import migrations
 from targets.server import (
     Load,
     Server,
@@ -47,7 +48,8 @@ def server(
 ) -> Iterator[Server]:
     """Return a server that was set up and got its first release, checked by the smoke suite."""
     manager = request.module.MANAGER
-    project = render({"project_slug": SLUG, "domain_name": "birds.example.org"})
+    answers = {"domain_name": "birds.example.org", "database": request.module.DATABASE}
+    project = render({"project_slug": SLUG, **answers})
     folder = tmp_path_factory.mktemp(f"server-{manager}")
     name = f"test-server-{manager}-{secrets.token_hex(3)}"
     server = boot(name, project, folder, manager)
@@ -157,7 +159,10 @@ def test_a_server_that_ssh_shall_not_trust_is_not_touched(server: Server, tmp_pa
 
 
 def test_idle_memory(server: Server, report: support.Report) -> None:
-    """The bar is for what the application brings: its processes, its Redis and nginx."""
+    """The bar is for what the application brings: its processes, its Redis and nginx.
+
+    With a database, libraries come to it that it has not without: see the second application.
+    """
     processes = server.memory()
     for process in processes:
         report.add(server.manager, f"{process.pss:6.1f} MiB  {process.name}")
@@ -167,7 +172,7 @@ def test_idle_memory(server: Server, report: support.Report) -> None:
     counted = [one for one in processes if one.name != "supervisord" and one not in surplus]
     own = sum(process.pss for process in counted)
     report.add(server.manager, f"{own:6.1f} MiB  in all, but supervisord and {len(surplus)} nginx")
-    assert own <= 160, processes
+    assert own <= 280, processes
 
 
 def test_the_configured_command_line_tools_answer(server: Server) -> None:
@@ -189,6 +194,8 @@ def test_a_killed_process_comes_back(server: Server, report: support.Report) -> 
 
 
 def test_a_release_under_load_loses_nothing(server: Server, report: support.Report) -> None:
+    """It brings a migration, before which a backup is made."""
+    migrations.write(server.project, migrations.GOOD)
     server.commit("docs/note.md", "A change.\n")
     before = server.current_release()
     began = time.monotonic()
@@ -205,7 +212,8 @@ def test_a_release_under_load_loses_nothing(server: Server, report: support.Repo
     )
     assert server.current_release() != before
     assert load.failures == []
-    assert "7/7 The smoke suite" in server.output
+    assert "8/8 The smoke suite" in server.output
+    assert f"/before-{server.current_release()}." in server.shell(f"find {BACKUPS}/")
     # What has not changed is not installed again.
     assert len(server.shell(f"ls /opt/{SLUG}/venvs").split()) == 1
     wait_until(lambda: not load.tasks_to_do(), "all tasks are done", seconds=90)
@@ -278,13 +286,38 @@ def test_a_broken_release_goes_back_by_itself(
     assert server.works()
 
 
+def test_a_migration_that_fails_ends_the_release(server: Server, report: support.Report) -> None:
+    before = server.current_release()
+    file = migrations.write(server.project, migrations.BAD, "9999_bad")
+    support.git_commit_all(server.project, "A migration that fails")
+    try:
+        with Load(server, requests_per_second=10, tasks_per_second=0) as load:
+            wait_until(lambda: load.answered > 10, "requests are answered")
+            said = server.release(expect_failure=True)
+    finally:
+        file.unlink()
+        support.git_commit_all(server.project, "Without it")
+    report.add(
+        server.manager,
+        f"migration that fails: {load.answered} requests, {len(load.failures)} failed meanwhile",
+    )
+    assert "nonsense" in said and "what ran before runs on" in said
+    assert server.current_release() == before
+    assert load.failures == []
+    # What it did before it failed is undone.
+    with pytest.raises(AssertionError, match=r"no such table|does not exist"):
+        server.sql("SELECT * FROM half_done")
+
+
 def test_rollback(server: Server) -> None:
     before = server.current_release()
+    migrations.write(server.project, migrations.OTHER, "9999_other")
     server.commit("docs/note.md", "Another change.\n")
     server.release("--no-smoke")
     after = server.current_release()
     assert after != before
-    server.deploy("rollback")
+    said = server.deploy("rollback")
+    assert f"{before} goes on with it: 9999_other" in said
     assert server.current_release() == before
     assert server.works()
     assert after not in server.shell(f"ls /opt/{SLUG}/releases")
@@ -307,18 +340,6 @@ def test_a_dry_run_does_nothing(server: Server) -> None:
     assert server.shell(f"ls /opt/{SLUG}/releases") == before
 
 
-def test_a_worker_that_takes_no_tasks_is_replaced(server: Server, report: support.Report) -> None:
-    main = server.main_pid("worker")
-    server.shell(f"kill -STOP {main}")
-    began = time.monotonic()
-    # systemd and supervisord give it a minute.
-    wait_until(
-        lambda: server.main_pid("worker") not in ("", "0", main), "the worker restarts", seconds=90
-    )
-    report.add(server.manager, f"frozen worker: replaced after {time.monotonic() - began:.0f} s")
-    wait_until(lambda: server.works(), "tasks are done again")
-
-
 def test_a_backup_can_be_fetched_tried_and_restored(server: Server, tmp_path: Path) -> None:
     """Tasks that waited when it was made, and were lost since then, are done after all."""
     server.manage("stop", "worker")
@@ -338,6 +359,23 @@ def test_a_backup_can_be_fetched_tried_and_restored(server: Server, tmp_path: Pa
     assert "rdb" not in server.shell("ls /var/tmp")
     wait_until(lambda: server.works(), "the application works after the restore")
     server.deploy("status")
+
+
+def test_the_database_can_be_fetched_and_restored(server: Server, tmp_path: Path) -> None:
+    """What came into the database after the backup is gone, and the application works on."""
+    server.deploy("backup", str(tmp_path / "server.rdb"))
+    (file,) = (it for it in tmp_path.iterdir() if it.suffix in (".dump", ".sqlite"))
+    assert file.stat().st_mode & 0o077 == 0
+    server.sql("INSERT INTO of_a_test VALUES (1)")
+    (tmp_path / "bad.dump").write_text("no backup")
+    said = server.deploy("restore", "--yes", str(tmp_path / "bad.dump"), expect_failure=True)
+    assert "nothing was changed" in said
+    assert server.sql("SELECT count(*) FROM of_a_test") == "1"
+    server.deploy("restore", "--yes", str(file))
+    assert server.sql("SELECT count(*) FROM of_a_test") == "0"
+    wait_until(lambda: server.works(), "the application works after the restore")
+    today = server.shell("date +%F").strip()
+    assert f"well: {today}{file.suffix}, 0 hours old" in server.deploy("drill")
 
 
 def test_a_backup_that_cannot_be_restored_is_told(server: Server) -> None:
@@ -396,7 +434,17 @@ def test_a_reboot_needs_no_hand(server: Server, report: support.Report) -> None:
     assert "everything works" in server.smoke()
 
 
-def test_a_power_cut_loses_no_task(server: Server, report: support.Report) -> None:
+@dataclass
+class Cut:
+    """The tasks that had been accepted when the power went, and when it was back."""
+
+    tasks: list[str]
+    ended: float
+
+
+@pytest.fixture(scope="module")
+def cut(server: Server) -> Cut:
+    """Cut the power while tasks wait and run. Tests go on meanwhile: it takes half a minute."""
     # Past nginx, which would slow a single client down.
     post = (
         f"curl -sf --unix-socket /run/{SLUG}/web.sock http://localhost/api/v1/start-task "
@@ -408,18 +456,7 @@ def test_a_power_cut_loses_no_task(server: Server, report: support.Report) -> No
     subprocess.run(["docker", "kill", server.name], check=True, capture_output=True)
     subprocess.run(["docker", "start", server.name], check=True, capture_output=True)
     wait_until(lambda: server.works(), "the application works after a power cut")
-    done: set[str] = set()
-
-    def all_done() -> bool:
-        done.update(task for task in tasks if task not in done and server.task_is_done(task))
-        return len(done) == len(tasks)
-
-    # What ran at the moment of the cut comes back when nobody has held it for 40 s.
-    began = time.monotonic()
-    wait_until(all_done, "all 200 tasks are done", seconds=120)
-    report.add(
-        server.manager, f"power cut with 200 tasks: all done {time.monotonic() - began:.0f} s later"
-    )
+    return Cut(tasks, time.monotonic())
 
 
 @pytest.fixture(scope="module")
@@ -446,6 +483,7 @@ def second(
     return second
 
 
+@pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize(
     ("make", "take_away", "name"),
     [
@@ -476,6 +514,28 @@ def test_without_the_port_of_ssh_the_firewall_stays_off(second: Server) -> None:
     assert "Firewall lets in" not in said
 
 
+def test_a_power_cut_loses_no_task(server: Server, cut: Cut, report: support.Report) -> None:
+    done: set[str] = set()
+
+    def all_done() -> bool:
+        done.update(task for task in cut.tasks if task not in done and server.task_is_done(task))
+        return len(done) == len(cut.tasks)
+
+    # What ran at the moment of the cut comes back when nobody has held it for 40 s.
+    wait_until(all_done, "all 200 tasks are done", seconds=120)
+    took = time.monotonic() - cut.ended
+    report.add(server.manager, f"power cut with 200 tasks: all done within {took:.0f} s")
+
+
+@pytest.fixture(scope="module")
+def frozen(server: Server) -> str:
+    """Halt the workers' main process, which is noticed in a minute; return its pid."""
+    pid = server.main_pid("worker")
+    server.shell(f"kill -STOP {pid}")
+    return pid
+
+
+@pytest.mark.usefixtures("frozen")
 def test_a_second_application_stands_beside(server: Server, second: Server) -> None:
     """Set up through sudo: her port stays open, and nobody else reads what she sends."""
     second.shell(
@@ -491,9 +551,22 @@ def test_a_second_application_stands_beside(server: Server, second: Server) -> N
     second.release("--no-smoke")
     assert second.works()
     assert "ready" in second.deploy("status")
-    assert server.works()
+    # Without nginx and the Redis of both, which are about a tenth of the 160 MiB that all may take
+    processes = [one for one in second.memory() if one.name.startswith(("web:", "worker:"))]
+    assert sum(process.pss for process in processes) <= 145, processes
     assert server.redis_port() != second.redis_port()
-    second.shell("ufw allow 22/tcp")
+
+
+def test_a_worker_that_takes_no_tasks_is_replaced(server: Server, frozen: str) -> None:
+    # systemd and supervisord give it a minute.
+    wait_until(
+        lambda: server.main_pid("worker") not in ("", "0", frozen), "it restarts", seconds=90
+    )
+    wait_until(lambda: server.works(), "tasks are done again")
+
+
+def test_the_first_application_is_as_it_was(server: Server) -> None:
+    server.shell("ufw allow 22/tcp")
     assert "everything works" in server.smoke()
     server.setup()
     assert nothing_changed(server.output), server.output

@@ -36,14 +36,16 @@ def stack(render: Render) -> Iterator[Stack]:
 
 @pytest.mark.parametrize("file", [DEVELOPMENT, PRODUCTION])
 @pytest.mark.parametrize("examples", ["yes", "no"])
-def test_compose_accepts_the_file(render: Render, file: str, examples: str) -> None:
+@pytest.mark.parametrize("database", ["none", "sqlite", "postgresql"])
+def test_compose_accepts_the_file(render: Render, file: str, examples: str, database: str) -> None:
     """The files are valid; the one for development needs no .env."""
-    project = render({"include_examples": examples})
+    project = render({"include_examples": examples, "database": database})
     if file == DEVELOPMENT:
         (project / ".env").unlink()
     support.succeed(
         "docker", "compose", "-f", file, "--profile", "*", "config", "--quiet",
-        cwd=project, **({"REDIS_PASSWORD": "x"} if file == PRODUCTION else {}),
+        cwd=project,
+        **({"REDIS_PASSWORD": "x", "DATABASE_PASSWORD": "x"} if file == PRODUCTION else {}),
     )  # fmt: skip
 
 
@@ -72,15 +74,14 @@ def test_the_python_of_the_answers_is_in_the_dockerfile(render: Render) -> None:
         assert f"\nFROM python:{version}-slim-trixie AS base\n" in text
 
 
-def test_shellcheck_is_content(render: Render) -> None:
+@pytest.mark.parametrize("database", ["none", "sqlite", "postgresql"])
+def test_shellcheck_is_content(render: Render, database: str) -> None:
     """The scripts in the containers and on the server are clean."""
-    files = [
-        path for path in (render({"use_swarm": "yes"}) / "deploy").rglob("*") if path.is_file()
-    ]
+    swarm = "no" if database == "sqlite" else "yes"
+    project = render({"use_swarm": swarm, "database": database})
+    files = [path for path in (project / "deploy").rglob("*") if path.is_file()]
     scripts = sorted(path for path in files if path.read_bytes().startswith(b"#!/bin/sh\n"))
-    assert {"start.sh", "restore", "watch", "activate", "redis.sh"} <= {
-        script.name for script in scripts
-    }
+    assert {"restore", "watch", "activate", "build"} <= {script.name for script in scripts}
     support.succeed("shellcheck", *scripts, cwd=scripts[0].parent)
 
 

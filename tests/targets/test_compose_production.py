@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import support
 from machine import needs
-from targets import compose_faults
+from targets import compose_faults, migrations
 from targets.compose import PRODUCTION, Stack
 from targets.compose_faults import Used
 
@@ -37,6 +37,41 @@ def test_the_smoke_suite_is_green_after(used: Used, fault: Callable[[Stack], Non
     """Whatever happened, the application is whole again, and everything works."""
     fault(used.stack)
     used.stack.smoke()
+
+
+def test_a_migration_that_fails_leaves_the_old_version_running(used: Used) -> None:
+    """It is tried while that runs; `migrate` is what stands before `up` in docs/docker.md."""
+    stack = used.stack
+    migrations.write(stack.project, migrations.BAD)
+    before = stack.started_at("web")
+    said = stack.compose("run", "--build", "--rm", "migrate", check=False)
+    assert "syntax error" in said
+    assert stack.started_at("web") == before
+    stack.smoke(only="health")
+
+
+def test_a_migration_and_a_backup_of_before(used: Used) -> None:
+    """The backup has no table of the migration, and is migrated when it is restored."""
+    stack = used.stack
+    before = stack.database("save")
+    tables = migrations.tables(stack.database("drill", before))
+    migrations.write(stack.project, migrations.GOOD)
+    stack.compose("run", "--build", "--rm", "migrate")
+    stack.up()
+    assert count(stack) == tables + 1
+
+    stack.database("load", before)
+    stack.compose("stop", "web", "worker")
+    stack.database("swap")
+    assert count(stack) == tables
+    stack.up()
+    assert count(stack) == tables + 1
+    stack.smoke()
+
+
+def count(stack: Stack) -> int:
+    """Return how many tables the database has, by a backup and a drill."""
+    return migrations.tables(stack.database("drill", stack.database("save")))
 
 
 def test_every_accepted_task_has_succeeded(used: Used, report: support.Report) -> None:

@@ -68,6 +68,8 @@ LACKING = {
 }
 #: … and some that need nothing, or a Python that uv may be able to download.
 THERE = [
+    "tests/devtools/test_deploy.py",
+    "tests/devtools/test_deploy_swarm.py",
     "tests/engine/test_current_task.py",
     "tests/generation/test_answers.py",
     "tests/targets/test_own_suite.py::test_the_suite_passes_with_other_answers[python_version=3.12]",

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import support
 from machine import need
-from targets.dynos import PLAN, Dyno, Heroku, KeyValueStore, wait_until
+from targets.dynos import PLAN, Dyno, Heroku, KeyValueStore, Postgres, wait_until
 from targets.router import Router
 
 pytestmark = pytest.mark.xdist_group("heroku")
@@ -94,10 +94,12 @@ def site(
 ) -> Iterator[Site]:
     """Return the application on a web and a worker dyno."""
     need("npm", "openssl", "redis-server")
-    project = render({"use_heroku": "yes"})
+    project = render({"use_heroku": "yes", "database": "postgresql"})
     folder = tmp_path_factory.mktemp("heroku")
     store = KeyValueStore(folder)
     heroku = Heroku(project, folder, store, support.free_port())
+    database = Postgres(project, folder)
+    heroku.config["DATABASE_URL"] = database.url
     heroku.config["RATELIMIT_ENQUEUE"] = "100000 per minute"
     heroku.config |= {"PUBLIC_DEMO": "yes", "PUBLIC_DASHBOARD": "yes"}
     try:
@@ -105,12 +107,15 @@ def site(
             Router(folder, heroku.port, tls=True) as router,
             Router(folder, heroku.port, tls=False) as plain,
         ):
+            # The phase comes before the dynos, and makes the tables.
+            heroku.start("release").process.wait(60)
             web, worker = heroku.start("web"), heroku.start("worker")
             site = Site(heroku, router, plain, web, worker)
             wait_until(site.ready, 60, f"{web.output}\n{worker.output}")
             yield site
     finally:
         heroku.stop()
+        database.stop()
         store.stop()
 
 
@@ -284,6 +289,7 @@ def test_the_release_phase_lets_a_good_configuration_pass(site: Site) -> None:
     ("name", "value", "said"),
     [
         ("API_TOKEN", "", "API_TOKEN is not set."),
+        ("DATABASE_URL", "", "DATABASE_URL"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT is 'xml'."),
         ("REDIS_URL", "rediss://:wrong@localhost:{port}", "Check REDIS_URL."),
         ("REDIS_TLS_VERIFY", "required", "CERTIFICATE_VERIFY_FAILED"),

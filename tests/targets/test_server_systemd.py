@@ -15,6 +15,7 @@ DOMAIN = "birds.example.org"
 
 
 MANAGER = "systemd"
+DATABASE = "postgresql"
 
 
 def shown(server: Server) -> str:

@@ -13,6 +13,7 @@ from flask import Flask
 from flask.helpers import get_debug_flag
 
 from .dev.redis_address import running_url
+from .dev.services import services
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +32,10 @@ def load() -> Flask:
     """
     if os.environ.get("FLASK_CONFIG") == "development" and not os.environ.get("REDIS_URL"):
         os.environ["REDIS_URL"] = running_url(PROJECT / "instance") or ""
+    if os.environ.get("FLASK_CONFIG") == "development":
+        for service in services(PROJECT):
+            if not os.environ.get(service.VARIABLE):
+                os.environ[service.VARIABLE] = service.running_url(PROJECT / "instance") or ""
     try:
         app: Flask = import_module(package_name()).create_app()
     except click.ClickException:

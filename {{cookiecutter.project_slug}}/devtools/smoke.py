@@ -19,7 +19,12 @@ from .application import PROJECT
     short_help="Use a running deployment from outside, and say what works.",
 )
 @click.argument("url", default="http://127.0.0.1:8000")
-@click.option("--api-token", envvar="API_TOKEN", help="The deployment's token; else API_TOKEN.")
+@click.option(
+    "--api-token",
+    envvar="API_TOKEN",
+    metavar="TOKEN",
+    help="The deployment's API token; else the variable API_TOKEN.",
+)
 @click.option("--ca", metavar="FILE", help="The authority that signed the certificate.")
 @click.option("--insecure", is_flag=True, help="Accept any certificate.")
 @click.option("--connect", metavar="ADDRESS", help="Speak to this address, wherever DNS leads.")

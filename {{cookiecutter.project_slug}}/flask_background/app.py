@@ -90,18 +90,20 @@ class FlaskCelery(Core):
         expires: Any = None,
         priority: int | None = None,
         retry: bool | None = None,
+        on_commit: bool | None = None,
         **kwargs: Any,
     ) -> Future:
         """Send a function, or a registered task, to the workers.
 
         ``fn`` is a public function at the top of one of the application's modules. ``countdown``
         is in seconds, ``eta`` a datetime, ``expires`` either; ``priority`` 0 (first) to 9;
-        ``retry`` whether to try again when Redis does not answer at once. All else goes to ``fn``.
+        ``retry`` whether to try again when Redis does not answer at once; ``on_commit`` whether to
+        wait for the commit of the database session. All else goes to ``fn``.
 
         Raises ``SubmitError`` when ``fn`` or an argument cannot be sent, ``UnknownQueue``, and
         ``BrokerUnavailable`` within a second when Redis is away.
         """
-        given = (queue, countdown, eta, expires, priority, retry)
+        given = (queue, countdown, eta, expires, priority, retry, on_commit)
         options = submitting.options_of(fn, given)
         return self.apply(fn, args, kwargs, **options)
 

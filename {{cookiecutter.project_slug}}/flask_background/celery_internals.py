@@ -125,10 +125,15 @@ class QoS(kombu_redis.QoS):
 class Channel(kombu_redis.Channel):
     """Kombu's channel. Its hooks call ``publish``, ``ask``, ``read`` and ``restore`` of ours.
 
-    ``parameters_of`` returns what connections need to a URL that Kombu does not read.
+    ``parameters_of`` returns what connections need to a URL that Kombu does not read;
+    ``count_and_drop_delayed`` drops what a queue has besides its lists. A message to all who listen
+    at an exchange is shown to ``before_broadcast``, and taken if it is one that this ``hears``.
     """
 
     parameters_of: Callable[[str], dict[str, Any]]
+    count_and_drop_delayed: Callable[[str], int]
+    before_broadcast: Callable[[str, dict[str, Any]], None]
+    hears: Callable[[str, dict[str, Any]], bool]
 
     # What the types of Kombu do not tell.
     connection_errors: tuple[type[Exception], ...]
@@ -187,10 +192,6 @@ class Channel(kombu_redis.Channel):
         """Put a message into a queue."""
         super()._put(queue, message, **kwargs)
 
-    def count_and_drop_delayed(self, queue: str) -> int:
-        """Drop what a queue has besides its lists."""
-        return 0
-
     def ask(self, timeout: float | None = None) -> None:
         """Send the command that asks for a message."""
         super()._brpop_start(timeout)  # type: ignore[misc]
@@ -202,13 +203,6 @@ class Channel(kombu_redis.Channel):
     def restore(self, message: Any, leftmost: bool = False) -> None:
         """Put a message back into its queue."""
         super()._restore(message, leftmost)  # type: ignore[call-arg]
-
-    def before_broadcast(self, exchange: str, message: dict[str, Any]) -> None:
-        """Do what there is to do with a message to all who listen at an exchange."""
-
-    def hears(self, exchange: str, message: dict[str, Any]) -> bool:
-        """Tell whether such a message is taken, or dropped."""
-        return True
 
     def listeners(self, exchange: str) -> int:
         """Count who listens at an exchange. They are sent an empty message, which is none."""
@@ -235,7 +229,7 @@ class Channel(kombu_redis.Channel):
         self.client.connection.send_command(*command)
 
     def receive(self) -> Any:
-        """Read the answer to :meth:`send`, as it came: the client's callbacks are for its own."""
+        """Read the answer to :meth:`send`, as it came."""
         try:
             return self.client.connection.read_response()
         except self.connection_errors:
@@ -288,19 +282,11 @@ class ResultHooks:
     """For a result backend: ``describe`` adds to a task's record."""
 
     def _get_result_meta(
-        self,
-        result: Any,
-        state: str,
-        traceback: Any,
-        request: Any,
-        format_date: bool = True,
-        encode: bool = False,
+        self, result: Any, state: str, traceback: Any, request: Any, *how: Any, **also: Any
     ) -> dict[str, Any]:
         hook: Any = super()
-        meta: dict[str, Any] = hook._get_result_meta(
-            result, state, traceback, request, format_date, encode
-        )
-        return meta | (self.describe(request, state) if request else {})
+        meta: Any = hook._get_result_meta(result, state, traceback, request, *how, **also)
+        return dict(meta) | (self.describe(request, state) if request else {})
 
     def describe(self, request: Any, state: str) -> dict[str, Any]:
         """Say what the record tells of the task's request."""

@@ -66,6 +66,10 @@ class Core(Celery):
         self.node_name = ""
         self._own: dict[str, Any] = {}
         self._making = threading.RLock()
+        #: Takes what is sent ``on_commit``; the extension of a database sets it.
+        self.keep: Callable[[str, Any, Any, dict[str, Any]], Any] = _refuse_to_keep
+        #: What each worker does every few seconds beside its tasks, by name.
+        self.chores: dict[str, Callable[[], None]] = {}
 
     def init_app(self, app: Flask) -> None:
         """Take the settings of ``app`` and bind the tasks to it.
@@ -88,6 +92,7 @@ class Core(Celery):
         )
         settings = celery_settings(app.config, options)
         self.seal = None if settings.get("task_always_eager") else Seal(app.config)
+        self.keep, self.chores = _refuse_to_keep, {}
         self.after_fork()
         self._flask_app, self.options, self.keys = app, options, Keys(options.key_prefix)
         _BY_PREFIX[options.key_prefix] = self
@@ -212,6 +217,10 @@ class Core(Celery):
         """Let this process, a worker, wait for Redis rather than fail a task's retry."""
         self.patient = True
         self.conf.task_publish_retry_policy = _PATIENT
+
+
+def _refuse_to_keep(*_: Any) -> Any:
+    raise ConfigurationError("on_commit needs a database, and this application has none.")
 
 
 def core_of(prefix: str) -> Core | None:

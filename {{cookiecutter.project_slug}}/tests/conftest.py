@@ -13,18 +13,32 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+{% if cookiecutter.database == "postgresql" %}
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+{% else %}
 from contextlib import AbstractContextManager, contextmanager
+{% endif %}
 from pathlib import Path
 
 import pytest
 from devtools.dev.redis_server import EmbeddedRedis, running_url
+{% if cookiecutter.database == "postgresql" %}
+from devtools.dev.services import postgres
+{% endif %}
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from flask_background import Child
+{% if cookiecutter.database != "none" %}
+from flask_migrate import upgrade  # type: ignore[import-untyped]
+{% endif %}
 from redis import Redis
 
 from {{ cookiecutter.project_slug }} import create_app
+{% if cookiecutter.database == "none" %}
 from {{ cookiecutter.project_slug }}.extensions import celery
+{% else %}
+from {{ cookiecutter.project_slug }}.extensions import celery, db
+{% endif %}
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = create_app.__module__
@@ -51,10 +65,46 @@ def pytest_runtest_makereport(
     return report
 
 
+{% if cookiecutter.database == "none" %}
 @pytest.fixture
 def app() -> Flask:
     """The application with the settings `Testing`: tasks run at once, nothing needs Redis."""
     return create_app("testing")
+{% else %}
+@pytest.fixture(scope="session", autouse=True)
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    {% if cookiecutter.database == "sqlite" %}
+    """A file with all migrations, which DATABASE_URL names for all tests and their workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", f"sqlite:///{tmp_path_factory.mktemp('database') / 'test.db'}")
+    {% else %}
+    """A PostgreSQL with all migrations, which DATABASE_URL names for all tests and their workers.
+
+    TEST_DATABASE_URL names an empty database; else a server is started for the tests.
+    """
+    with ExitStack() as stack:
+        if not (url := os.environ.get("TEST_DATABASE_URL")):
+            server = postgres.Server(tmp_path_factory.mktemp("database") / "postgres")
+            url = stack.enter_context(server).url
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("DATABASE_URL", url)
+    {% endif %}
+        with create_app("testing").app_context():
+            upgrade()
+            yield
+            db.session.remove()
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app() -> Iterator[Flask]:
+    """The application with the settings `Testing`: tasks run at once, nothing needs Redis.
+
+    Rows that a test writes are gone after it.
+    """
+    app = create_app("testing")
+    with db.rolled_back(app):
+        yield app
+{% endif %}
 
 
 @pytest.fixture
@@ -88,10 +138,26 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield server.url
 
 
+{% if cookiecutter.database == "none" %}
 @pytest.fixture
 def live_app(redis_url: str) -> Flask:
     """The application with a real Redis: tasks wait in their queue until a `worker` takes them."""
     return make_live_app(redis_url)
+{% else %}
+@pytest.fixture
+def live_app(redis_url: str) -> Iterator[Flask]:
+    """The application with a real Redis: tasks wait in their queue until a `worker` takes them.
+
+    Others see the rows that it commits, so the tables are emptied after the test.
+    """
+    app = make_live_app(redis_url)
+    yield app
+    with app.app_context():
+        for table in reversed(db.metadata.sorted_tables):
+            db.session.execute(table.delete())
+        db.session.commit()
+        db.engine.dispose()
+{% endif %}
 
 
 @pytest.fixture(scope="session")

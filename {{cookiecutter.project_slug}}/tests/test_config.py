@@ -14,6 +14,11 @@ GOOD = {
     "SECRET_KEY": "k" * 43,
     "API_TOKEN": "t" * 43,
     "REDIS_URL": "redis://:word@redis.internal:6379/0",
+    {% if cookiecutter.database == "sqlite" %}
+    "DATABASE_URL": "sqlite:////srv/app.db",
+    {% elif cookiecutter.database == "postgresql" %}
+    "DATABASE_URL": "postgresql://:word@database.internal/app",
+    {% endif %}
 }
 
 

@@ -77,6 +77,11 @@ def test_a_task_takes_five_seconds_unless_told_otherwise(
 def production() -> FlaskClient:
     """A stranger on a server in production."""
     environ = {"SECRET_KEY": "k" * 40, "API_TOKEN": "t" * 40, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    {% if cookiecutter.database == "sqlite" %}
+    environ["DATABASE_URL"] = "sqlite://"
+    {% elif cookiecutter.database == "postgresql" %}
+    environ["DATABASE_URL"] = "postgresql://127.0.0.1:1/none"
+    {% endif %}
     settings = config.load("production", environ=environ)
     eager = {"CELERY_TASK_ALWAYS_EAGER": True, "SESSION_COOKIE_SECURE": False}
     return create_app("testing", settings | eager).test_client()

@@ -15,6 +15,9 @@ DYNO = {
     "SECRET_KEY": "s" * 40,
     "API_TOKEN": "t" * 40,
     "REDIS_URL": "rediss://:secret@host:6380",
+    {% if cookiecutter.database != "none" %}
+    "DATABASE_URL": "postgres://u:secret@host:5432/name",
+    {% endif %}
 }
 
 

@@ -11,11 +11,19 @@ from . import api, config, demo, main, manifest
 {% else %}
 from . import api, config, main
 {% endif %}
+{% if cookiecutter.database == "none" %}
 from .extensions import celery, limiter
+{% else %}
+from .extensions import celery, db, limiter, migrate
+{% endif %}
 {% if cookiecutter.use_heroku == "yes" %}
 from .heroku import init_app as init_heroku
 {% endif %}
+{% if cookiecutter.database == "none" %}
 from .ops import check, health, logs, metrics
+{% else %}
+from .ops import check, database, health, logs, metrics
+{% endif %}
 from .web import problems, security, sign_in, static_files
 
 
@@ -43,6 +51,11 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
         celery.init_app(app)
     except ConfigurationError as error:
         raise config.ConfigError(str(error)) from None
+    {% if cookiecutter.database != "none" %}
+    db.init_app(app)
+    migrate.init_app(app)
+    database.init_app(app)
+    {% endif %}
     limiter.init_app(app)
     check.init_app(app)
     for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, metrics.bp):

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 import click
 from flask_background import connect_redis
+{% if cookiecutter.database != "none" %}
+from flask_background.database import database_url
+{% endif %}
 from limits import parse_many
 {% if cookiecutter.use_heroku == "yes" %}
 
@@ -78,6 +81,19 @@ class Config:
         # For each pool of connections in each process; a process has four pools at most.
         self.REDIS_MAX_CONNECTIONS = self._integer("REDIS_MAX_CONNECTIONS", 10, low=1)
 
+        {% if cookiecutter.database != "none" %}
+        # https://flask-sqlalchemy.readthedocs.io/en/stable/config/
+        self.SQLALCHEMY_DATABASE_URI = self._database_url()
+        {% endif %}
+        {% if cookiecutter.database == "postgresql" %}
+        # What the server allows to all processes together, a release with its new ones among them.
+        self.DATABASE_MAX_CONNECTIONS = self._integer("DATABASE_MAX_CONNECTIONS", 20, low=6)
+        # Seconds that one statement may take.
+        self.DATABASE_STATEMENT_TIMEOUT = self._integer("DATABASE_STATEMENT_TIMEOUT", 30, low=1)
+        {% endif %}
+        {% if cookiecutter.database != "none" %}
+
+        {% endif %}
         self.LOG_LEVEL = self._choice("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR")
         {% if cookiecutter.use_heroku == "yes" %}
         self.LOG_FORMAT = self._choice("LOG_FORMAT", "text", "json", "logfmt")
@@ -125,6 +141,16 @@ class Config:
             return default
         return int(text)
 
+    {% if cookiecutter.database != "none" %}
+    def _database_url(self) -> str:
+        """Return the address as SQLAlchemy wants it."""
+        try:
+            return database_url(self._text("DATABASE_URL"), "{{ cookiecutter.database }}")
+        except ValueError as error:
+            self.faults.append(f"DATABASE_URL {error}")
+            return ""
+
+    {% endif %}
     def _rate(self, name: str, default: str) -> str:
         text = self._text(name, default)
         try:
@@ -159,6 +185,12 @@ class Development(Config):
         "SECRET_KEY": "development-only",
         "API_TOKEN": "development-only",
         "REDIS_URL": "redis://127.0.0.1:6379/0",
+        {% if cookiecutter.database == "sqlite" %}
+        "DATABASE_URL": "sqlite:///{{ cookiecutter.project_slug }}.db",  # in instance/
+        {% elif cookiecutter.database == "postgresql" %}
+        # The one of compose.yaml; `flask dev` sets a DATABASE_URL of its own.
+        "DATABASE_URL": f"postgresql://postgres:development-only@127.0.0.1/{__package__}",
+        {% endif %}
     }
     {% if cookiecutter.include_examples == "yes" %}
 
@@ -204,6 +236,12 @@ class Testing(Config):
     RATELIMIT_ENABLED = False
     # So that the state of a task can be asked for afterwards, as with a worker.
     CELERY_TASK_STORE_EAGER_RESULT = True
+    {% if cookiecutter.database == "sqlite" %}
+    defaults: ClassVar[dict[str, str]] = {"DATABASE_URL": "sqlite://"}  # in memory
+    {% elif cookiecutter.database == "postgresql" %}
+    # Nothing listens there; tests/conftest.py says where there is one.
+    defaults: ClassVar[dict[str, str]] = {"DATABASE_URL": "postgresql://127.0.0.1:1/test"}
+    {% endif %}
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__(environ)

@@ -53,14 +53,14 @@ def create_app(settings: Mapping[str, Any] | None = None) -> Flask:
         log_to_stdout()
     if path := os.environ.get("SAMPLE_STARTS"):
         note(path, str(os.getpid()))
-    if "SQLALCHEMY_DATABASE_URI" in app.config:
-        from sample_models import db
-
-        db.init_app(app)
     if app.config.get("ALWAYS_DUE"):
         entry = {"task": "sample_app.double", "schedule": Always(), "args": (1,)}
         app.config["CELERY_BEAT_SCHEDULE"] = {"always": entry}
     celery.init_app(app)
+    if "SQLALCHEMY_DATABASE_URI" in app.config:
+        from sample_models import db
+
+        db.init_app(app)
     if "STOP_AT_TASK" in app.config:
         signals.task_received.connect(stop_this_worker)
     return app

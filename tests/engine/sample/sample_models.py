@@ -1,6 +1,11 @@
-"""The database of the sample application, for the tests of arguments that are rows of it."""
+"""The database of the sample application: rows as arguments, and tasks sent on commit."""
 
-from flask_sqlalchemy import SQLAlchemy
+import os
+import signal
+
+from flask import current_app
+from flask_background.database import Database
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -8,11 +13,13 @@ class Base(DeclarativeBase):
     """What Flask-SQLAlchemy makes its models from."""
 
 
-db = SQLAlchemy(model_class=Base)
+db = Database(Base)
 
 
-class Person(db.Model):  # type: ignore[name-defined,misc,unused-ignore]
+class Person(Base):
     """A row with a simple key."""
+
+    __tablename__ = "person"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -33,3 +40,26 @@ def add_and_forget(name: str) -> int:
 def is_attached(person: Person) -> bool:
     """Whether the row belongs to the session of this task."""
     return person in db.session
+
+
+def write(name: str) -> int:
+    """Read, add a row and commit, as two transactions do that meet."""
+    known = db.session.scalar(select(func.count()).select_from(Person)) or 0
+    db.session.add(Person(name=name))
+    db.session.commit()
+    return known
+
+
+def names() -> list[str]:
+    """Read the names in the order of the rows."""
+    return list(db.session.scalars(select(Person.name).order_by(Person.id)))
+
+
+def die_after_commit(prefix: str, times: int) -> None:
+    """Send tasks on commit, and be killed before the last one can be sent."""
+    celery = current_app.extensions["celery"]
+    for number in range(times):
+        if number == times - 1:
+            event.listen(db.session, "after_commit", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        celery.submit(write, f"{prefix}{number}", on_commit=True)
+        db.session.commit()

@@ -65,6 +65,9 @@ def install_packages() -> None:
     packages = [*PACKAGES, "redis-tools", "unattended-upgrades"]
     packages += ["certbot"] if settings["tls"] == "certbot" else []
     packages += ["supervisor"] if supervised else []
+{% if cookiecutter.database != "none" %}
+    packages += ["{{ 'postgresql' if cookiecutter.database == 'postgresql' else 'sqlite3' }}"]
+{% endif %}
     apt.packages(
         name="Debian packages", packages=packages, update=True, cache_time=86400, no_recommends=True
     )

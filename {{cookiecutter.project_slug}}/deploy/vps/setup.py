@@ -3,7 +3,11 @@
 Run by `flask deploy setup HOST`. How pyinfra works: https://docs.pyinfra.com/en/3.x/
 """
 
+{% if cookiecutter.database != "none" %}
+from deploy.vps import common, database, machine, processes, redis_server, website
+{% else %}
 from deploy.vps import common, machine, processes, redis_server, website
+{% endif %}
 
 machine.check_system()
 machine.refuse_what_is_not_ours()
@@ -14,6 +18,9 @@ machine.install_uv()
 redis_server.make_secrets()
 redis_server.run()
 redis_server.back_up()
+{% if cookiecutter.database != "none" %}
+database.make()
+{% endif %}
 processes.install()
 machine.limit_journal()
 machine.add_swap()

@@ -1,6 +1,7 @@
-"""``flask deploy backup``, ``restore`` and ``drill``: what Redis holds, to here and back.
+"""``flask deploy backup``, ``restore`` and ``drill``: what Redis and a database hold, and back.
 
-What is done on the server stands in ``deploy/redis/``: a timer runs the same scripts.
+What is done on the server stands in ``deploy/redis/`` and ``deploy/database/``: a timer runs the
+same scripts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from ..application import package_name
 from .options import host_argument
 from .server import Server
 
+#: The endings of backups that are not Redis'
+_OF_A_DATABASE = (".dump", ".sqlite")
+
 
 @click.command()
 @host_argument
@@ -24,14 +28,24 @@ from .server import Server
 def backup(server: Server, file: Path | None) -> None:
     """Make a backup on HOST and fetch it, into FILE or into backups/.
 
-    It holds tasks and results: keep it as you keep secrets.
+    It holds tasks and results: keep it as you keep secrets. That of a database is a file of its own
+    beside it, with another ending.
     """
     name = package_name()
     newest = f"ls /var/lib/{name}-backups/????-??-??.rdb | tail -n 1"
-    there = server.read(f"systemctl start {name}-backup && {newest}").strip()
+    there = server.read(
+        f"systemctl start {name}-backup || exit; "
+        f"for it in $({newest}); do ls ${{it%rdb}}*; done | grep -E '[.](rdb|dump|sqlite)$' || true"
+    ).split()
     if not there:
         raise click.ClickException(f"{server.name} has no backup. Release to it first.")
-    where = file or server.project / "backups" / f"{name}-{server.name}-{Path(there).name}"
+    where = file or server.project / "backups" / f"{name}-{server.name}-{Path(there[0]).stem}.rdb"
+    for one in sorted(there):
+        kind = Path(one).suffix
+        _fetch(server, one, where.with_suffix(kind) if kind in _OF_A_DATABASE else where)
+
+
+def _fetch(server: Server, there: str, where: Path) -> None:
     where.parent.mkdir(parents=True, exist_ok=True)
     # A connection that breaks leaves the file of before.
     part = where.with_name(f"{where.name}.part")
@@ -53,16 +67,18 @@ def backup(server: Server, file: Path | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask whether what is there may go.")
 def restore(server: Server, file: Path, yes: bool) -> None:
-    """Put the backup FILE in the place of what Redis on HOST holds.
+    """Put the backup FILE in the place of what Redis on HOST holds, or its database.
 
     It is copied and checked before anything stops; what was there is kept on the server, and comes
     back if Redis does not start with the backup.
     """
+    what = "database" if file.suffix in _OF_A_DATABASE else "redis"
     if not yes:
-        question = f"The application on {server.name} stops for some seconds, and what its Redis"
+        holder = "Redis" if what == "redis" else what
+        question = f"The application on {server.name} stops for some seconds, and what its {holder}"
         click.confirm(f"{question} holds gives way to {file.name}. Go on?", abort=True)
-    place = shlex.quote(f"/var/tmp/{package_name()}-{_digest(file)[:16]}.rdb")  # noqa: S108
-    script = f"/opt/{package_name()}/current/deploy/redis/restore"
+    place = shlex.quote(f"/var/tmp/{package_name()}-{_digest(file)[:16]}{file.suffix}")  # noqa: S108
+    script = f"/opt/{package_name()}/current/deploy/{what}/restore"
     with file.open("rb") as stream:
         # A file of that name that somebody else made is not written to.
         arrive = f"umask 077 && rm -f {place} && set -C && cat >{place}"
@@ -77,11 +93,11 @@ def restore(server: Server, file: Path, yes: bool) -> None:
 def drill(server: Server) -> None:
     """Try whether the newest backup on HOST can be restored.
 
-    A Redis beside the running one takes it and says what it holds. The server does this by itself
-    every week; `status` shows the last result.
+    A Redis beside the running one takes it and says what it holds, and so does a database. The
+    server does this by itself every week; `status` shows the last result.
     """
     name = package_name()
-    result = f"cat /var/lib/{name}-backups/drill"
+    result = f"cat /var/lib/{name}-backups/drill*"
     sys.exit(server.run(f"systemctl start {name}-drill; code=$?; {result}; exit $code"))
 
 

@@ -74,14 +74,18 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 
 @deploy.command()
 @host_argument
-@click.option("--process-manager", type=click.Choice(["systemd", "supervisor"]))
+@click.option(
+    "--process-manager",
+    type=click.Choice(["systemd", "supervisor"]),
+    help="What keeps the processes running.",
+)
 @site_options
 @_dry_run
 def setup(server: Server, dry_run: bool, **options: str | None) -> None:
     """Make HOST ready for the application.
 
-    A second run changes only what is not as it should be. The exit code is 3 when all is done but
-    for the certificate.
+    What no option says is taken from deploy/vps/settings.toml. A second run changes only what is
+    not as it should be. The exit code is 3 when all is done but for the certificate.
     """
     _need_pyinfra()
     settings = _check_settings(server.project, options)
@@ -109,11 +113,13 @@ def release(
     """
     name = name_release(server.project, allow_dirty=allow_dirty)
     keep = read_settings(server.project, {})["keep_releases"]
-    steps = 6 if no_smoke else 7
+    # Where there is a database, a step brings it to what the release needs.
+    built = 4 + (server.project / "deploy" / "database").is_dir()
+    steps = built + (2 if no_smoke else 3)
     folder = f"/opt/{package_name()}/releases/{name}"
     switch = (
         f"cd {folder} && STEP=2 STEPS={steps} deploy/vps/build && "
-        f"STEP=4 STEPS={steps} deploy/vps/activate {name} {keep}"
+        f"STEP={built} STEPS={steps} deploy/vps/activate {name} {keep}"
     )
     if dry_run:
         click.echo(f"The files of {name} would go to {server.name}; then this would run:\n{switch}")
@@ -125,7 +131,7 @@ def release(
         if server.run(switch) != 0:
             raise click.ClickException(f"{name} was not released; the lines above say why.")
         if smoke:
-            click.echo(f"7/{steps} The smoke suite uses {url} from outside")
+            click.echo(f"{steps}/{steps} The smoke suite uses {url} from outside")
             _say_where_dns_leads(server, url)
             if smoke() != 0:
                 _give_up(server, name)

@@ -38,8 +38,12 @@ hosts_argument = click.argument(
 machine_argument = click.argument("machine", metavar="MACHINE", callback=_parse)
 
 site_options = _together(
-    click.option("--domain", help="The name that people type."),
-    click.option("--tls", type=click.Choice(["certbot", "files", "none"]), help="The certificate."),
+    click.option("--domain", metavar="NAME", help="The name that people type."),
+    click.option(
+        "--tls",
+        type=click.Choice(["certbot", "files", "none"]),
+        help="The certificate: from Let's Encrypt, from two files, or none.",
+    ),
     click.option(
         "--certificate", type=click.Path(exists=True), help="With --tls files: full chain."
     ),
@@ -49,7 +53,7 @@ site_options = _together(
 release_options = _together(
     click.option("--allow-dirty", is_flag=True, help="Release although files are not committed."),
     click.option("--no-smoke", is_flag=True, help="Do not run the smoke suite against it."),
-    click.option("--ca", metavar="FILE", help="For the smoke suite: whom to trust."),
+    click.option("--ca", metavar="FILE", help="The authority that signed its certificate."),
 )
 log_options = _together(
     click.option("--follow", "-f", is_flag=True, help="Go on as lines come."),

@@ -12,10 +12,17 @@ from .redis_address import uses_fake
 
 
 @click.command("dev", short_help="Run all of it: web, workers, scheduler and a Redis.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="The address to listen on.",
+)
 @click.option(
     "--port",
     default=8000,
+    metavar="NUMBER",
     show_default=True,
     envvar="PORT",
     show_envvar=True,

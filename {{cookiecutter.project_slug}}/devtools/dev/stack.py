@@ -1,9 +1,12 @@
 """What `flask dev` runs: Redis, web server and workers, and the environment that they get."""
 
 import os
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import click
 from dotenv import dotenv_values
@@ -14,6 +17,7 @@ from .processes import Changed, ProcessManager, Program, Stop
 from .redis_address import uses_fake
 from .redis_server import EmbeddedRedis, RedisStartError
 from .screen import Announcement, Output
+from .services import services
 
 FLASK = (sys.executable, "-m", "flask")
 
@@ -32,7 +36,8 @@ def run(host: str, port: int, redis_url: str, *, reload: bool, worker: bool) -> 
         click.ClickException: the embedded Redis did not start.
     """
     package = package_name()
-    output = Output(["redis", "web", "worker"])
+    others = [one for one in services(PROJECT) if not os.environ.get(one.VARIABLE)]
+    output = Output(["redis", *map(_name, others), "web", "worker"])
     manager = ProcessManager(output, cwd=PROJECT, reload=reload)
     where = f"{without_password(redis_url)} (from REDIS_URL)"
     with ExitStack() as stack:
@@ -50,6 +55,12 @@ def run(host: str, port: int, redis_url: str, *, reload: bool, worker: bool) -> 
                 raise click.ClickException(str(error)) from None
             kept = "in memory, gone at the end" if uses_fake() else f"data in {redis.data_dir}"
             where = f"{without_password(redis_url)} ({kept})"
+        more: dict[str, str] = {}
+        for service in others:
+            try:
+                more[service.VARIABLE] = stack.enter_context(_server(service, output, manager)).url
+            except RuntimeError as error:
+                raise click.ClickException(str(error)) from None
         if reload:
             from .reload import Watcher  # a development dependency, not needed without reload
 
@@ -57,6 +68,8 @@ def run(host: str, port: int, redis_url: str, *, reload: bool, worker: bool) -> 
             watcher = Watcher(PROJECT, folders, lambda files: manager.post(Changed(files)))
             stack.enter_context(watcher)
         environment = child_environment(PROJECT, package, redis_url, port, colour=output.colour)
+        environment |= more
+        _migrate(package, environment, output)
         facts = {
             "Worker": "runs, with the scheduler" if worker else "not started (--no-worker)",
             "Redis": where,
@@ -66,6 +79,41 @@ def run(host: str, port: int, redis_url: str, *, reload: bool, worker: bool) -> 
         code = manager.run(programs(host, port, environment, worker=worker), announcement.follow)
     output.own("Stopped.")
     return code
+
+
+def _name(service: ModuleType) -> str:
+    return service.__name__.rpartition(".")[2]
+
+
+def _server(service: ModuleType, output: Output, manager: ProcessManager) -> Any:
+    """Prepare a server that the project needs."""
+    name = _name(service)
+    return service.Server(
+        PROJECT / "instance" / name,
+        on_line=lambda text: output.line(name, text),
+        on_exit=lambda child: manager.post(
+            Stop(f"{name} ended with exit code {child.returncode}. Stopping the rest.")
+        ),
+    )
+
+
+def _migrate(package: str, environment: dict[str, str], output: Output) -> None:
+    """Bring the database up to date, if the application has one. Raises ``ClickException``."""
+    if (PROJECT / package / "migrations").is_dir():
+        done = subprocess.run(  # noqa: S603
+            [*FLASK, "db", "upgrade"],
+            cwd=PROJECT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        lines = done.stdout.splitlines()
+        for line in lines if done.returncode else [one for one in lines if "Running" in one]:
+            output.own(line)
+        if done.returncode:
+            raise click.ClickException("The database could not be brought up to date; see above.")
 
 
 def programs(host: str, port: int, env: dict[str, str], *, worker: bool) -> list[Program]:

@@ -12,6 +12,9 @@ from redis.retry import Retry
 #: Seconds that a web request waits for Redis before it answers 503.
 REQUEST_TIMEOUT = 0.5
 
+#: Redis is not told of redis-py's version, which would be looked up for each connection, on disk.
+NAMELESS: dict[str, Any] = {"driver_info": None}
+
 _CELERY_SOCKET = "redis+socket://"
 
 
@@ -108,6 +111,7 @@ def connect_redis(url: str, timeout: float = REQUEST_TIMEOUT, **options: Any) ->
         "health_check_interval": 25,
         "max_connections": 20,
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        **NAMELESS,
     }
     url = _client_url(url)
     if not url.startswith("unix:"):

@@ -34,12 +34,19 @@ _DEAF = 35.0
 _STARTING = 0.1
 
 #: What workers import anyway, imported before the fork so that it is there once.
-_WARM = (
+_WARM = {
+    *(name.partition(":")[0] for name in HOOKS.values()),
+    "celery.app.events",
+    "celery.app.log",
     "celery.apps.worker",
     "celery.bin.worker",
-    "celery.worker.consumer",
+    "celery.events",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.consumer.delayed_delivery",
+    "celery.worker.strategy",
     "kombu.transport.redis",
-)
+}
 
 
 class ForkingCluster(Cluster):
@@ -59,7 +66,7 @@ class ForkingCluster(Cluster):
         # Blocked, a signal waits until sigwait() takes it: none is missed, and no handler runs in
         # the middle of something.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        for module in _WARM:
+        for module in sorted(_WARM):
             importlib.import_module(module)
         self._celery.loader.import_default_modules()
         self._celery.finalize(auto=True)

@@ -45,7 +45,8 @@ def worker_job(
     celery_context = CLIContext(app=celery, no_color=True, workdir=None)
     try:
         # Let Celery read them here, or a wrong value would end the worker again and again.
-        given = worker.make_context("worker", argv[1:], obj=celery_context)
+        name = click.get_current_context().command_path
+        given = worker.make_context(name, argv[1:], obj=celery_context)
     except click.UsageError as error:
         if arguments:
             raise  # what was typed is wrong

@@ -174,7 +174,7 @@ def _reference(value: Any) -> Any:
     if identity is None:
         raise SubmitError(
             f"A {model} without a primary key cannot be sent: the worker could not find it. "
-            "Commit it first, then submit."
+            "Commit it first, or flush it and send on_commit."
         )
     return {_REFERENCE: model, "key": list(identity)}
 

@@ -16,7 +16,7 @@ from .futures import Future
 from .tasks import FlaskTask
 
 #: What ``submit`` takes for itself; a function cannot have parameters of these names.
-OPTIONS = ("queue", "countdown", "eta", "expires", "priority", "retry")
+OPTIONS = ("queue", "countdown", "eta", "expires", "priority", "retry", "on_commit")
 
 
 def options_of(fn: Callable[..., Any], given: tuple[Any, ...]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _known_options() -> frozenset[str]:
     """Name what ``apply_async`` takes; part of it is only passed on."""
     takers = (Task.apply_async, Celery.send_task, Producer.publish)
     named = {name for taker in takers for name in inspect.signature(taker).parameters}
-    return frozenset({"queue", "ignore_result", "stamped_headers", *named})
+    return frozenset({"queue", "on_commit", "ignore_result", "stamped_headers", *named})
 
 
 def send(

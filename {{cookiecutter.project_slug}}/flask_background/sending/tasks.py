@@ -57,9 +57,12 @@ class FlaskTask(Task):  # type: ignore[type-arg]
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """Send it, as Celery does; ``delay`` does this too.
 
+        With ``on_commit`` it waits for the commit of the database session.
+
         Raises ``SubmitError``, ``UnknownQueue`` and ``BrokerUnavailable``.
         """
         check_options(options)
+        on_commit = options.pop("on_commit", False)
         own = self.app.options
         # Arguments of a retry are fit for a message already, as are those of a submitted function.
         if not (options.get("retries") or self.name.startswith((SUBMITTED, "celery."))):
@@ -69,6 +72,16 @@ class FlaskTask(Task):  # type: ignore[type-arg]
                 limit=own.max_argument_bytes,
                 sanitize=own.sanitize_arguments,
             )
+        if on_commit:
+            return self.app.keep(self.name, args, kwargs, options)
+        return self.send_prepared(args, kwargs, *more, **options)
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> Any:
+        """Send it when the transaction of the database session commits, and only then."""
+        return self.apply_async(args, kwargs, on_commit=True)
+
+    def send_prepared(self, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
+        """Send it with arguments that are fit for a message already."""
         shown = {"argsrepr": short_text(args or ()), "kwargsrepr": short_text(kwargs or {})}
         return super().apply_async(args, kwargs, *more, **shown | options)
 

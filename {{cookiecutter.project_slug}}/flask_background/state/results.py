@@ -13,7 +13,7 @@ from redis import BlockingConnectionPool
 from redis.exceptions import RedisError
 
 from ..base.records import arguments_of
-from ..base.redis_urls import sentinel_parameters
+from ..base.redis_urls import NAMELESS, sentinel_parameters
 from ..celery_internals import RedisResultHooks, ResultHooks
 from .activity import goes_with_result, store
 from .failed import note_failure
@@ -70,7 +70,7 @@ class ResultBackend(_Telling, RedisResultHooks, RedisBackend):
         """Make a pool in which one who finds all connections in use waits; Celery would raise."""
         if url := params.pop("url", None):  # of sentinels; Celery has read its query
             params |= sentinel_parameters(url)
-        return BlockingConnectionPool(timeout=_POOL_WAIT, **params)  # type: ignore[no-untyped-call]
+        return BlockingConnectionPool(timeout=_POOL_WAIT, **params | NAMELESS)  # type: ignore[no-untyped-call]
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         """Store a task's state; one on the way, such as PROGRESS, only if that is possible.

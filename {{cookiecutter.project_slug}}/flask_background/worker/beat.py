@@ -7,8 +7,10 @@ tasks, a thread beats as long as the loop turns or runs a task.
 
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -55,15 +57,17 @@ class HeartbeatStep(bootsteps.StartStopStep):
         self._wait_for_commands(consumer)
         self._forget_old(consumer)
         self._beat(consumer)
+        self._stopped = threading.Event()
         if isinstance(consumer.pool, TaskPool):
             self._turn()
             self._timer = consumer.timer.call_repeatedly(INTERVAL, self._turn)
-            self._stopped = threading.Event()
             beat = threading.Thread(target=self._beat_beside, args=(consumer, self._stopped))
             beat.daemon = True
             beat.start()
         else:
             self._timer = consumer.timer.call_repeatedly(INTERVAL, self._beat, (consumer,))
+        if chores := consumer.app.chores:
+            threading.Thread(target=_do, args=(chores, self._stopped), daemon=True).start()
 
     def stop(self, consumer: Any) -> None:
         """Stop beating: the connection is lost, or the worker ends."""
@@ -153,3 +157,15 @@ class HeartbeatStep(bootsteps.StartStopStep):
                 core.redis.hdel(core.keys.workers, name)
         except RedisError as error:
             logger.debug("Could not clear old heartbeats: %s", error)
+
+
+def _do(chores: Mapping[str, Callable[[], None]], stopped: threading.Event) -> None:
+    """Do what shall be done every few seconds, in a thread that may wait for a database."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {END_TASK, SOFT_LIMIT})
+    while not stopped.wait(INTERVAL):
+        for name, chore in chores.items():
+            try:
+                chore()
+            except Exception:
+                logger.exception("The worker failed at %s; it tries again.", name)

@@ -20,7 +20,7 @@ from ..base import scripts
 from ..base.errors import NotCopied
 from ..base.keys import ISSUED_TTL, Keys
 from ..base.records import pending
-from ..base.redis_urls import sentinel_parameters
+from ..base.redis_urls import NAMELESS, sentinel_parameters
 from ..base.signing import Seal
 from ..core import Core, core_of
 from ..state import failed
@@ -39,8 +39,11 @@ _COMMANDS = ".pidbox"
 class PublishingChannel(celery_internals.Channel):
     """Sends with one script, and signs what it sends."""
 
-    parameters_of = staticmethod(sentinel_parameters)
     _plain: Redis | None = None
+
+    def parameters_of(self, url: str) -> dict[str, Any]:
+        """Return what connections need to a URL."""
+        return sentinel_parameters(url) | NAMELESS
 
     def publish(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Sign a message, put it into its list, and wake a worker that waits."""

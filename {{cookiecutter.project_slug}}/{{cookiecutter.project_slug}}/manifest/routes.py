@@ -4,12 +4,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+{% if cookiecutter.database == "none" %}
 from flask import Blueprint, Response, current_app, jsonify, send_file
 from flask.typing import ResponseReturnValue
+{% else %}
+from flask import Blueprint, Response, current_app, jsonify, render_template, send_file
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select
+{% endif %}
 from werkzeug.exceptions import Conflict, NotFound
 
 from ..api.routes import accepted
+{% if cookiecutter.database == "none" %}
 from ..web.operators import require_token
+{% else %}
+from ..extensions import db
+from ..models import Version
+from ..web.operators import require_numbers, require_token
+{% endif %}
 from . import store
 from .tasks import check_manifest
 
@@ -48,7 +60,19 @@ def update_manifest() -> ResponseReturnValue:
     """Have the manifest checked now, in the background. Needs the API token."""
     if not current_app.config["MANIFEST_URL"]:
         raise Conflict("MANIFEST_URL is not set, so there is no manifest to fetch.")
+    {% if cookiecutter.database == "none" %}
     return accepted(check_manifest.delay().id)
+    {% else %}
+    return accepted(check_manifest.delay("an operator").id)
+
+
+@bp.get("/versions")
+@require_numbers
+def versions() -> str:
+    """List the latest versions of the manifest, and who found them."""
+    latest = db.session.scalars(select(Version).order_by(Version.id.desc()).limit(50))
+    return render_template("manifest/versions.html", versions=latest.all(), words=True)
+    {% endif %}
 
 
 @bp.get("/sample-manifest.json")

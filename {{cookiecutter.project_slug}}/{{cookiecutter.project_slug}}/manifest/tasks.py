@@ -7,8 +7,16 @@ from celery import shared_task
 from flask import current_app
 from redis.exceptions import RedisError
 from redis.lock import Lock
+{% if cookiecutter.database == "none" %}
 
 from ..extensions import celery
+{% else %}
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from ..extensions import celery, db
+from ..models import Version
+{% endif %}
 from . import notify, store
 from .fetch import FetchError, Unreachable, fetch
 
@@ -30,9 +38,19 @@ _PATIENT: dict[str, Any] = {
 }
 
 
+{% if cookiecutter.database == "none" %}
 @shared_task(
     autoretry_for=(Unreachable, RedisError), retry_backoff_max=60, max_retries=4, **_PATIENT
 )
+{% else %}
+@shared_task(
+    autoretry_for=(Unreachable, RedisError, OperationalError),
+    retry_backoff_max=60,
+    max_retries=4,
+    **_PATIENT,
+)
+{% endif %}
+{% if cookiecutter.database == "none" %}
 def check_manifest() -> dict[str, Any]:
     """Fetch the manifest, store it if it changed, and have Slack told. Never two at once."""
     with _lock("manifest:lock"):
@@ -40,6 +58,23 @@ def check_manifest() -> dict[str, Any]:
 
 
 def _check(url: str) -> dict[str, Any]:
+{% else %}
+def check_manifest(who: str = "the schedule") -> dict[str, Any]:
+    """Fetch the manifest, store it if it changed, and have Slack told. Never two at once."""
+    with _lock("manifest:lock"):
+        return _check(current_app.config["MANIFEST_URL"], who)
+
+
+def _note_version(name: str, who: str) -> None:
+    """Make a row of a version, unless it is the newest: this may run twice."""
+    newest = db.session.scalar(select(Version.name).order_by(Version.id.desc()).limit(1))
+    if name != newest:
+        db.session.add(Version(name=name, found_by=who))
+        db.session.commit()
+
+
+def _check(url: str, who: str) -> dict[str, Any]:
+{% endif %}
     known, _ = store.load()
     # A new address, or one that was never fetched, is asked without conditions.
     same = known if known and known.url == url else None
@@ -52,6 +87,9 @@ def _check(url: str) -> dict[str, Any]:
     if fetched is None:
         store.save_check()
     else:
+        {% if cookiecutter.database != "none" %}
+        _note_version(fetched.version, who)
+        {% endif %}
         change = store.save(fetched, url)
     if change:
         _log.info("%s", notify.message(change))

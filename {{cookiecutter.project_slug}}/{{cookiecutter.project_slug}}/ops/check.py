@@ -15,6 +15,9 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from ..extensions import celery
+{% if cookiecutter.database != "none" %}
+from . import database
+{% endif %}
 
 
 def init_app(app: Flask) -> None:
@@ -28,7 +31,13 @@ def init_app(app: Flask) -> None:
 
 
 @click.command(short_help="Say whether the settings can work and Redis answers.")
-@click.option("--wait", default=20.0, show_default=True, help="Seconds that Redis may take.")
+@click.option(
+    "--wait",
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long Redis may take to answer.",
+)
 @with_appcontext
 def check(wait: float) -> None:
     """Check the configuration, and that Redis answers and is set up for it.
@@ -37,8 +46,16 @@ def check(wait: float) -> None:
     """
     with connect_redis(celery.redis_url, timeout=5) as client:
         server = _info(client, wait)
+    {% if cookiecutter.database != "none" %}
+    said, warning = database.check(wait)
+    {% endif %}
     click.echo(f"The {current_app.config['CONFIG_NAME']} settings can work.")
     click.echo(f"Redis {server.get('redis_version', '')} answers.")
+    {% if cookiecutter.database != "none" %}
+    click.echo(said)
+    if warning:
+        click.echo(f"Warning: {warning}", err=True)
+    {% endif %}
     if drops_tasks(server):
         click.echo(
             "Warning: Redis drops data when its memory is full, tasks among it. "

@@ -14,6 +14,9 @@ from redis.exceptions import RedisError
 
 from ..extensions import celery
 from ..web.operators import refuse_strangers
+{% if cookiecutter.database != "none" %}
+from . import database
+{% endif %}
 
 bp = Blueprint("metrics", __name__)
 
@@ -40,6 +43,9 @@ class Collector:
             families = []
         up.add_metric([], bool(families))
         yield up
+        {% if cookiecutter.database != "none" %}
+        yield from database.metrics()
+        {% endif %}
         yield from families
 
 

@@ -1,0 +1,339 @@
+"""Tasks that are sent when their transaction commits, and a database beside processes that fork."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sample_models
+from celery import shared_task
+from devtools.dev.redis_server import EmbeddedRedis
+from devtools.dev.services.postgres import Server
+from engine_support import SAMPLE, StartCluster, environment, wait_until
+from flask_background import ConfigurationError, FlaskCelery, UnknownQueue
+from flask_background.database import database_url
+from sample_app import celery, create_app, nothing
+from sample_models import Person, db, names, write
+from sqlalchemy import func, select, text
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and forks")
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Server(tmp_path_factory.mktemp("server") / "postgres") as server:
+        yield server.url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return database_url(f"sqlite:///{tmp_path / 'rows.db'}", "sqlite")
+    return database_url(request.getfixturevalue("postgres"), "postgresql")
+
+
+@pytest.fixture
+def settings(address: str, own_redis: EmbeddedRedis) -> dict[str, Any]:
+    return {
+        "REDIS_URL": own_redis.url,
+        "SQLALCHEMY_DATABASE_URI": address,
+        "CELERY_SUBMIT_PACKAGES": ["sample_models", "sample_app"],
+        "CELERY_WORKERS": {"worker": {"concurrency": 2}},
+    }
+
+
+@pytest.fixture
+def app(settings: dict[str, Any]) -> Iterator[FlaskCelery]:
+    """The sample application with an empty database; nobody takes its tasks yet."""
+    with create_app(settings).app_context():
+        db.drop_all()
+        db.create_all()
+        yield celery
+        db.session.remove()
+        db.engine.dispose()
+
+
+def waiting() -> int:
+    return celery.queue_lengths()["default"]
+
+
+def sent() -> list[str]:
+    """The first arguments of the tasks in the queue, the oldest first."""
+    messages = [json.loads(text) for text in celery.redis.lrange(celery.key("default"), 0, -1)]
+    bodies = [json.loads(base64.b64decode(message["body"])) for message in messages]
+    return [body[0][1][0] for body in reversed(bodies)]
+
+
+def rows_of_outbox() -> int:
+    return db.outbox.waiting()
+
+
+@shared_task
+def add_shared(name: str) -> None:
+    """A task that knows no application."""
+
+
+def test_a_task_is_sent_when_its_transaction_commits(app: FlaskCelery) -> None:
+    db.session.add(Person(name="Ada"))
+    future = app.submit(nothing, on_commit=True)
+    assert waiting() == 0
+    db.session.commit()
+    assert waiting() == 1
+    assert rows_of_outbox() == 0
+    info = app.task_info(future.id)
+    assert info is not None and info.state == "PENDING"
+
+
+def test_a_rollback_sends_nothing(app: FlaskCelery) -> None:
+    app.submit(nothing, on_commit=True)
+    db.session.rollback()
+    db.session.add(Person(name="Ada"))
+    db.session.commit()
+    assert waiting() == rows_of_outbox() == 0
+
+
+def test_a_session_that_is_closed_without_a_commit_sends_nothing(app: FlaskCelery) -> None:
+    app.submit(nothing, on_commit=True)
+    db.session.remove()
+    db.session.commit()
+    assert waiting() == rows_of_outbox() == 0
+
+
+def test_a_commit_that_fails_sends_nothing(app: FlaskCelery) -> None:
+    db.session.add(Person(id=1, name="Ada"))
+    db.session.commit()
+    db.session.expunge_all()
+    db.session.add(Person(id=1, name="Eve"))
+    app.submit(nothing, on_commit=True)
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        db.session.commit()
+    db.session.rollback()
+    assert waiting() == rows_of_outbox() == 0
+
+
+def test_what_a_savepoint_takes_back_is_not_sent(app: FlaskCelery) -> None:
+    app.submit(write, "kept", on_commit=True)
+    savepoint = db.session.begin_nested()
+    app.submit(write, "lost", on_commit=True)
+    with db.session.begin_nested():
+        app.submit(write, "lost with it", on_commit=True)
+    savepoint.rollback()
+    with db.session.begin_nested():
+        app.submit(write, "kept too", on_commit=True)
+    assert waiting() == 0
+    db.session.commit()
+    assert waiting() == 2
+
+
+def test_a_shared_task_waits_for_the_commit_too(app: FlaskCelery) -> None:
+    task: Any = app.tasks[add_shared.name]
+    task.delay_on_commit("Ada")
+    app.submit(task, "Bob", on_commit=True, countdown=100)
+    assert app.queue_lengths()["default"] == 0
+    db.session.commit()
+    assert waiting() == 2  # one of them for later
+
+
+def test_a_row_is_an_argument_once_it_was_flushed(
+    app: FlaskCelery, settings: dict[str, Any], start: StartCluster
+) -> None:
+    ada = Person(name="Ada")
+    db.session.add(ada)
+    db.session.flush()
+    future = app.submit(sample_models.greet, ada, on_commit=True)
+    db.session.commit()
+    start(settings, "cluster", workers=2)
+    assert future.result(timeout=20) == ["hello Ada"]
+
+
+def test_an_unknown_queue_is_refused_at_the_call(app: FlaskCelery) -> None:
+    with pytest.raises(UnknownQueue):
+        app.submit(nothing, queue="nowhere", on_commit=True)
+
+
+def test_tasks_are_sent_in_the_order_of_commits(app: FlaskCelery) -> None:
+    """Not in the order of the calls: what is written first may be committed last."""
+    called, committed = threading.Event(), threading.Event()
+
+    def late() -> None:
+        with app.flask_app.app_context():
+            app.submit(write, "called first", on_commit=True)
+            called.set()
+            committed.wait(20)
+            db.session.commit()
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    called.wait(20)
+    app.submit(write, "committed first", on_commit=True)
+    db.session.commit()
+    committed.set()
+    thread.join()
+    assert sent() == ["committed first", "called first"]
+
+
+def test_many_who_commit_at_once_lose_nothing(app: FlaskCelery) -> None:
+    def commit(number: int) -> None:
+        with app.flask_app.app_context():
+            for part in range(10):
+                app.submit(write, f"{number}-{part}", on_commit=True)
+                db.session.commit()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(commit, range(6)))
+    db.outbox.send_waiting()
+    assert sorted(sent()) == sorted(f"{one}-{part}" for one in range(6) for part in range(10))
+    for one in range(6):
+        assert [name for name in sent() if name.startswith(f"{one}-")] == [
+            f"{one}-{part}" for part in range(10)
+        ]
+
+
+def test_what_was_committed_without_redis_is_sent_when_it_is_back(
+    app: FlaskCelery, settings: dict[str, Any], own_redis: EmbeddedRedis, start: StartCluster
+) -> None:
+    own_redis.stop()
+    for number in range(5):
+        app.submit(write, f"kept {number}", on_commit=True)
+        db.session.commit()
+    assert rows_of_outbox() == 5
+
+    own_redis.start()
+    start(settings, "cluster", workers=2)
+
+    wait_until(lambda: len(fresh_names()) == 5, "the tasks to run")
+    assert sorted(fresh_names()) == [f"kept {number}" for number in range(5)]
+    wait_until(lambda: rows_of_outbox() == 0, "the rows to go")
+
+
+def test_who_is_killed_between_commit_and_sending_loses_nothing(
+    app: FlaskCelery, settings: dict[str, Any], start: StartCluster
+) -> None:
+    code = "import sample_app, sample_models as m; app = sample_app.create_app().app_context();"
+    command = [sys.executable, "-c", f"{code} app.push(); m.die_after_commit('one', 3)"]
+    ended = subprocess.run(command, env=environment(settings), cwd=SAMPLE, check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert (waiting(), rows_of_outbox()) == (2, 1)
+
+    start(settings, "cluster", workers=2)
+
+    wait_until(lambda: len(fresh_names()) == 3, "the tasks to run")
+    assert sorted(fresh_names()) == ["one0", "one1", "one2"]
+
+
+def fresh_names() -> list[str]:
+    """The names as they are now."""
+    db.session.rollback()
+    return names()
+
+
+def test_a_process_that_was_forked_uses_none_of_its_parents_connections(app: FlaskCelery) -> None:
+    assert db.session.scalar(select(func.count()).select_from(Person)) == 0
+    db.session.remove()  # its connection is in the pool now
+    child = os.fork()
+    if child == 0:
+        try:
+            for _ in range(20):
+                write("child")
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    for _ in range(20):
+        write("parent")
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(fresh_names()) == 40
+
+
+def test_web_threads_and_workers_write_at_once(
+    app: FlaskCelery, settings: dict[str, Any], start: StartCluster
+) -> None:
+    """Each reads before it writes, with which SQLite by itself ends in "database is locked"."""
+    start(settings, "cluster", workers=2)
+    futures = [app.submit(write, "worker") for _ in range(100)]
+
+    def many(_: int) -> None:
+        with app.flask_app.app_context():
+            for _ in range(50):
+                write("web")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(many, range(2)))
+    for future in futures:
+        future.result(timeout=30)
+    assert len(fresh_names()) == 200
+
+
+def test_an_eager_task_runs_after_the_commit(settings: dict[str, Any]) -> None:
+    with create_app({**settings, "CELERY_TASK_ALWAYS_EAGER": True}).app_context():
+        db.drop_all()
+        db.create_all()
+        celery.submit(write, "Ada", on_commit=True)
+        assert names() == []
+        db.session.commit()
+        assert names() == ["Ada"]
+        celery.submit(write, "Bob", on_commit=True)
+        db.session.rollback()
+        assert names() == ["Ada"]
+        db.session.remove()
+        db.engine.dispose()
+
+
+def test_without_a_database_nothing_waits_for_a_commit() -> None:
+    app = create_app({"REDIS_URL": "redis://127.0.0.1:1/0"})
+    with app.app_context(), pytest.raises(ConfigurationError, match="needs a database"):
+        celery.submit(nothing, on_commit=True)
+
+
+def test_sqlite_is_set_up_for_several_processes(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'rows.db'}"
+    settings = {"REDIS_URL": "redis://127.0.0.1:1/0", "SQLALCHEMY_DATABASE_URI": uri}
+    with create_app(settings).app_context():
+        asked = ["journal_mode", "foreign_keys", "busy_timeout"]
+        said = [db.session.scalar(text(f"PRAGMA {name}")) for name in asked]
+        db.session.remove()
+    assert said == ["wal", 1, 5000]
+
+
+def test_a_statement_that_takes_too_long_is_ended(postgres: str) -> None:
+    uri = database_url(postgres, "postgresql")
+    settings = {"REDIS_URL": "redis://127.0.0.1:1/0", "SQLALCHEMY_DATABASE_URI": uri}
+    with create_app({**settings, "DATABASE_STATEMENT_TIMEOUT": 1}).app_context():
+        with pytest.raises(Exception, match="statement timeout"):
+            db.session.execute(text("SELECT pg_sleep(30)"))
+        db.session.remove()
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "made"),
+    [
+        ("postgres://u:p@h/n", "postgresql", "postgresql+psycopg://u:p@h/n"),
+        (
+            "postgresql://h/n?sslmode=require",
+            "postgresql",
+            "postgresql+psycopg://h/n?sslmode=require",
+        ),
+        ("sqlite:////a/b.db", "sqlite", "sqlite:////a/b.db"),
+    ],
+)
+def test_an_address_gets_the_driver_that_is_installed(given: str, kind: str, made: str) -> None:
+    assert database_url(given, kind) == made
+
+
+@pytest.mark.parametrize(("given", "kind"), [("", "sqlite"), ("mysql://h/n", "sqlite"),
+    ("sqlite:///a.db", "postgresql"), ("nonsense", "postgresql")])  # fmt: skip
+def test_another_address_is_refused_without_being_shown(given: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=r"^is not ") as refused:
+        database_url(given, kind)
+    assert not given or given not in str(refused.value)

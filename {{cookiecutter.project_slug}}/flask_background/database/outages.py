@@ -1,0 +1,19 @@
+"""Errors that say the database is away or overloaded, and not that a statement is wrong."""
+
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+#: What SQLite says when its file is in use for long, or cannot be had.
+_SQLITE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY")
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether ``error`` comes from a database that cannot be reached or is too busy."""
+    if isinstance(error, TimeoutError):
+        return True  # all connections of the pool are in use
+    if not isinstance(error, DBAPIError):
+        return False
+    if name := getattr(error.orig, "sqlite_errorname", ""):
+        return str(name).startswith(_SQLITE)
+    # Without a statement it could not connect; 57… is an administrator's or a shutdown's doing.
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return error.connection_invalidated or error.statement is None or state.startswith(("53", "57"))

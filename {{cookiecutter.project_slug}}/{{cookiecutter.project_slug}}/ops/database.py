@@ -1,0 +1,98 @@
+"""The database, as an operator sees it: does it answer, and which migrations has it had?"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from flask import Flask, current_app
+from flask.typing import ResponseReturnValue
+from flask_background.database import is_away
+from prometheus_client import core
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..extensions import db
+from ..web.problems import RETRY_AFTER, problem
+
+AWAY = "The database does not answer."
+BEHIND = "The database is behind: {0} of this version is to come. Run: flask db upgrade"
+AHEAD = "The database is ahead of this version: revision {0} stays."
+
+
+def init_app(app: Flask) -> None:
+    """Answer 503 while the database is away, as while Redis is."""
+    app.register_error_handler(SQLAlchemyError, _failed)
+
+
+def _failed(error: SQLAlchemyError) -> ResponseReturnValue:
+    if not is_away(error):
+        raise error
+    current_app.logger.warning("The database did not serve this request: %s", error)
+    return problem(503, f"{AWAY} Try again soon.", {"Retry-After": str(RETRY_AFTER)})
+
+
+def revisions() -> tuple[str | None, str | None]:
+    """Return the revision that the database has, and what is wrong with it, if anything is."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(db.session.connection()).get_current_revision()
+    newest = scripts.get_current_head()
+    if current == newest:
+        return current, None
+    try:
+        scripts.get_revision(current or "base")
+    except CommandError:
+        return current, AHEAD.format(current)
+    return current, BEHIND.format(newest)
+
+
+def reason() -> str | None:
+    """Say why no request that needs the database can be served now, or None."""
+    try:
+        _, wrong = revisions()
+    except SQLAlchemyError as error:
+        current_app.logger.warning("The database does not answer: %s", error)
+        return AWAY
+    return wrong if wrong and wrong.startswith(BEHIND[:22]) else None
+
+
+def metrics() -> Iterator[core.Metric]:
+    """Say whether the database answers, and how many tasks wait in it for Redis."""
+    up = core.GaugeMetricFamily("database_up", "Whether the database answered this scrape.")
+    try:
+        waiting = db.outbox.waiting()
+    except SQLAlchemyError as error:
+        current_app.logger.warning("The database did not answer the scrape: %s", error)
+        up.add_metric([], 0)
+        yield up
+        return
+    up.add_metric([], 1)
+    yield up
+    yield core.GaugeMetricFamily("outbox_waiting", "Tasks to be sent, by the database.", waiting)
+
+
+def check(wait: float) -> tuple[str, str | None]:
+    """Return what ``flask check`` says, and a warning or None.
+
+    Raises ``ClickException`` when the database does not answer in time.
+    """
+    ends = time.monotonic() + wait
+    while True:
+        try:
+            current, wrong = revisions()
+        except SQLAlchemyError as error:
+            db.session.rollback()
+            if time.monotonic() >= ends or not is_away(error):
+                where = db.engine.engine.url.render_as_string(hide_password=True)
+                said = str(getattr(error, "orig", None) or error).strip()
+                raise click.ClickException(
+                    f"The database at {where} does not answer: {said}. Check DATABASE_URL."
+                ) from None
+        else:
+            return f"The database answers; it is at revision {current or 'none'}.", wrong
+        time.sleep(0.5)
