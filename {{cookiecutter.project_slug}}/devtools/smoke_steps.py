@@ -53,14 +53,19 @@ class Progress:
             self._results["passed"] += 1
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin, now that the checks are known, as soon as `flask smoke` or a release says so."""
+@pytest.hookimpl(trylast=True)
+def pytest_configure() -> None:
+    """Wait, when all is loaded, until `flask smoke` or a release says that it may begin."""
     try:
         told = sys.stdin.read()
     except KeyboardInterrupt:
         told = ""
     if told != "go":
         os._exit(2)  # the release came to nothing, and says why
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin, now that the checks are known."""
     session.config.pluginmanager.register(Progress(session.items))
 
 
