@@ -42,8 +42,8 @@ class Report:
 def combinations() -> list[dict[str, str]]:
     """Return every combination of the answers that are a choice.
 
-    ``database`` and ``use_swarm`` take turns: their files hold little of the other choices, and each
-    pair of answers is among them, but for those that are refused.
+    ``database`` and ``use_swarm`` take turns: their files hold little of the other choices, and
+    each pair of answers is among them, but for those that are refused.
     """
     turns = ("database", "use_swarm")
     others = {name: choices for name, choices in CHOICES.items() if name not in turns}

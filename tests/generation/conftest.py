@@ -45,7 +45,9 @@ def tools(matrix: list[Project]) -> Path:
     They are installed from the project's lock file, once, and kept in .tools/ for the next run.
     """
     environment = support.ROOT / ".tools" / "project-3.13"
-    project = next(one for one in matrix if one.python_version == "3.13")
+    # The kind of database that brings the most libraries
+    kinds = [one for one in matrix if one.answers["database"] == "postgresql"]
+    project = next(one for one in kinds if one.python_version == "3.13")
     copy = project.path.with_name("locked")
     copy.mkdir(exist_ok=True)
     for name in ("pyproject.toml", "uv.lock", ".python-version"):

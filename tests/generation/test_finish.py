@@ -13,6 +13,7 @@ from pre_gen_project import CHOICES
 ANSWERS = {
     "project_slug": "birds",
     "include_examples": "yes",
+    "database": "postgresql",
     "process_manager": "both",
     "use_heroku": "yes",
     "use_swarm": "yes",
@@ -24,6 +25,7 @@ def project(tmp_path: Path) -> Path:
     """Return a small project that has one file of each option."""
     for name in (
         "birds/__init__.py",
+        "birds/models.py",
         "birds/manifest/tasks.py",
         "birds/manifests.py",
         "tests/test_manifest_store.py",
@@ -48,6 +50,7 @@ def names(project: Path) -> set[str]:
     ("question", "answer", "gone"),
     [
         ("include_examples", "no", {"birds/manifest/tasks.py", "tests/test_manifest_store.py"}),
+        ("database", "none", {"birds/models.py"}),
         ("process_manager", "systemd", {"deploy/supervisor/app.conf"}),
         ("process_manager", "supervisor", {"deploy/systemd/web.service"}),
         ("process_manager", "both", set()),

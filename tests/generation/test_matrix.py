@@ -167,6 +167,8 @@ def name_to_look_for(path: str, package: str) -> str | None:
     """Return how other files name the file at path, or None if none has to."""
     top, *below = PurePosixPath(path).parts
     stem, suffix = PurePosixPath(path).stem, PurePosixPath(path).suffix
+    if "migrations" in below:
+        return None  # they follow each other by their numbers
     if top == package and suffix == ".py":
         return None if stem in {"__init__", "__main__", "celery_app"} else stem
     if top == "docs" or (top == package and below[0] in {"templates", "static"}):

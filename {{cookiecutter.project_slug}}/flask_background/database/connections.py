@@ -59,6 +59,8 @@ class Database(SQLAlchemy):
         super().__init__(metadata=base.metadata, session_options=options)
         self.Model = base  # type: ignore[assignment]
         self.outbox = Outbox(self)
+        #: The engines of all applications of this process.
+        self.made: weakref.WeakSet[Engine] = weakref.WeakSet()
         if hasattr(os, "register_at_fork"):
             me = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _forget_connections(me()))
@@ -68,6 +70,7 @@ class Database(SQLAlchemy):
         app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _options(app))
         super().init_app(app)
         with app.app_context():
+            self.made.add(self.engine)
             if self.engine.dialect.name == "sqlite":
                 prepare(self.engine)
         self.outbox.init_app(find_core(app))
@@ -75,7 +78,8 @@ class Database(SQLAlchemy):
     @contextmanager
     def rolled_back(self, app: Flask) -> Iterator[None]:
         """Take back at the end whatever ``app`` wrote meanwhile, committed or not; for tests."""
-        engines: Any = self._app_engines[app]
+        with app.app_context():
+            engines: Any = self.engines  # a dict
         engine = engines[None]
         with engine.connect() as connection:
             transaction = connection.begin()
@@ -123,8 +127,5 @@ def web_connections(app: Flask) -> int:
 
 def _forget_connections(database: "Database | None") -> None:
     """Drop the connections that the parent goes on using, without a word to the server."""
-    if database is not None:
-        for engines in database._app_engines.values():
-            for engine in engines.values():
-                if isinstance(engine, Engine):
-                    engine.dispose(close=False)
+    for engine in database.made if database else ():
+        engine.dispose(close=False)

@@ -25,9 +25,7 @@ from ..redis_server import free_port
 VARIABLE = "DATABASE_URL"
 START_TIMEOUT = 60.0  # seconds; after a crash it repairs its files first
 STOP_GRACE = 5.0  # seconds
-OTHERWISE = (
-    "Start one with `docker compose up -d db`, and set DATABASE_URL in .env as it says there."
-)
+OTHERWISE = "Start one with `docker compose up -d db`, and set DATABASE_URL as compose.yaml has it."
 
 SETTINGS = {
     "listen_addresses": HOST,
