@@ -18,8 +18,8 @@ from ..application import package_name
 from .options import host_argument
 from .server import Server
 
-#: The endings of backups that are not Redis'
-_OF_A_DATABASE = (".dump", ".sqlite")
+#: The ending of a backup of Redis. One of a database has another, by the kind of the database.
+_OF_REDIS = ".rdb"
 
 
 @click.command()
@@ -35,14 +35,14 @@ def backup(server: Server, file: Path | None) -> None:
     newest = f"ls /var/lib/{name}-backups/????-??-??.rdb | tail -n 1"
     there = server.read(
         f"systemctl start {name}-backup || exit; "
-        f"for it in $({newest}); do ls ${{it%rdb}}*; done | grep -E '[.](rdb|dump|sqlite)$' || true"
+        f"for it in $({newest}); do ls ${{it%rdb}}*; done | grep -E '^[^.]+[.][a-z]+$' || true"
     ).split()
     if not there:
         raise click.ClickException(f"{server.name} has no backup. Release to it first.")
     where = file or server.project / "backups" / f"{name}-{server.name}-{Path(there[0]).stem}.rdb"
     for one in sorted(there):
         kind = Path(one).suffix
-        _fetch(server, one, where.with_suffix(kind) if kind in _OF_A_DATABASE else where)
+        _fetch(server, one, where if kind == _OF_REDIS else where.with_suffix(kind))
 
 
 def _fetch(server: Server, there: str, where: Path) -> None:
@@ -72,7 +72,8 @@ def restore(server: Server, file: Path, yes: bool) -> None:
     It is copied and checked before anything stops; what was there is kept on the server, and comes
     back if Redis does not start with the backup.
     """
-    what = "database" if file.suffix in _OF_A_DATABASE else "redis"
+    has_database = (server.project / "deploy" / "database").is_dir()
+    what = "database" if has_database and file.suffix != _OF_REDIS else "redis"
     if not yes:
         holder = "Redis" if what == "redis" else what
         question = f"The application on {server.name} stops for some seconds, and what its {holder}"

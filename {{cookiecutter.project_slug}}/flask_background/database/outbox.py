@@ -185,10 +185,10 @@ class Outbox:
                 else:
                     sent.append(row.id)
         finally:
-            self._delete(sent)
+            self._drop_sent(sent)
         return len(sent) == len(rows)
 
-    def _delete(self, numbers: list[int]) -> None:
+    def _drop_sent(self, numbers: list[int]) -> None:
         with self._session() as session:
             session.execute(delete(self.table).where(self.table.c.id.in_(numbers)))
             session.commit()
@@ -204,7 +204,7 @@ class Outbox:
     def _run_all(self) -> None:
         """Run the tasks here, as eager ones do: each commit of theirs may find the next ones."""
         while rows := self._rows(0)[:1]:
-            self._delete([rows[0].id])
+            self._drop_sent([rows[0].id])
             self._send_one(rows[0].message)
 
 
