@@ -67,10 +67,11 @@ def _fetch(server: Server, there: str, where: Path) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask whether what is there may go.")
 def restore(server: Server, file: Path, yes: bool) -> None:
-    """Put the backup FILE in the place of what Redis on HOST holds, or its database.
+    """Put the backup FILE in the place of what HOST holds.
 
-    It is copied and checked before anything stops; what was there is kept on the server, and comes
-    back if Redis does not start with the backup.
+    A backup of Redis ends in .rdb; any other is one of the database. It is copied and checked
+    before anything stops; what was there is kept on the server, and comes back if it does not start
+    with the backup.
     """
     has_database = (server.project / "deploy" / "database").is_dir()
     what = "database" if has_database and file.suffix != _OF_REDIS else "redis"
