@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 import redis
 import sample_app
 from engine_support import StartCluster, children, expire, taker
@@ -59,11 +60,11 @@ def test_a_lease_that_is_renewed_does_not_end(client: FlaskCelery, store: redis.
         other.sweep()
 
         assert store.llen(f"{KEYS.prefix}default") == 0
-        assert worker.channel.qos.lost == set()
+        assert not worker.channel.qos.missing
 
 
 def test_a_worker_that_stood_still_learns_what_it_lost(
-    client: FlaskCelery, store: redis.Redis
+    client: FlaskCelery, store: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.submit(sample_app.nothing)
     with taker(client) as slow, taker(client) as other:
@@ -71,8 +72,12 @@ def test_a_worker_that_stood_still_learns_what_it_lost(
         expire(store, message)
         other.sweep()
         slow.channel.qos.renew()
+        # So far it may be a task whose end Redis knows, and the worker not quite yet.
+        assert "given to other workers" not in caplog.text
+        slow.channel.qos.renew()
+        slow.channel.qos.renew()
 
-        assert slow.channel.qos.lost == {message.delivery_tag}
+        assert caplog.text.count("1 tasks were given to other workers meanwhile.") == 1
 
 
 def test_what_a_worker_puts_back_as_it_stops_counts_as_never_begun(

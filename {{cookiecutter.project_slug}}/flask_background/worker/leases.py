@@ -6,6 +6,7 @@ worker looks next: a dead worker's tasks return, and long tasks go on.
 
 import logging
 import time
+from collections import Counter
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -20,13 +21,16 @@ _AT_ONCE = 200
 
 
 class QoS(celery_internals.QoS):
-    """What a channel has taken and not acknowledged; ``lost`` are tags whose lease ran out."""
+    """What a channel has taken and not acknowledged.
+
+    ``missing`` counts for each tag how many times in a row Redis did not have it.
+    """
 
     channel: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.lost: set[str] = set()
+        self.missing: Counter[str] = Counter()
         self._sweep_at = 0.0
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -62,12 +66,12 @@ class QoS(celery_internals.QoS):
     def renew(self) -> None:
         """Extend the leases of what this channel holds. Raises ``RedisError``."""
         if held := self.held:
-            lost = self.channel.script("renew", [self.unacked_index_key], *held)
-            # One that was acknowledged meanwhile is not lost.
-            news = {tag.decode() for tag in lost}.intersection(self.held) - self.lost
-            if news:
-                logger.warning("%d tasks were given to other workers meanwhile.", len(news))
-            self.lost = (self.lost | news).intersection(self.held)
+            answer = self.channel.script("renew", [self.unacked_index_key], *held)
+            missing = {tag.decode() for tag in answer}.intersection(self.held)
+            self.missing = Counter({tag: self.missing[tag] + 1 for tag in missing})
+            # Missing once is a task that ends at this moment.
+            if lost := sum(times == 2 for times in self.missing.values()):
+                logger.warning("%d tasks were given to other workers meanwhile.", lost)
 
     def restore_visible(self, *_: Any, **__: Any) -> None:
         """Put back what workers hold that have not renewed their leases."""
