@@ -86,13 +86,13 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def _wait_for_commands(self, consumer: Any) -> None:
         """Wait where a green thread subscribes, with a connection of its own."""
-        end = time.monotonic() + CONFIRMED_WITHIN
+        pause, end = threading.Event(), time.monotonic() + CONFIRMED_WITHIN
         steps: list[Any] = [step for step in consumer.steps if isinstance(step, Control)]
         for step in steps:
             while step.is_green and not step.box.consumer:
                 if time.monotonic() > end:
                     raise RedisConnectionError("The subscription to commands is not confirmed.")
-                time.sleep(0.01)
+                pause.wait(0.01)
 
     def _beat(self, consumer: Any) -> None:
         """Tell the outside and Redis; end what was cancelled; sweep; renew the leases.
