@@ -27,29 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "hooks")]
 
 import support  # noqa: E402
-from engine import python, redis_server, running  # noqa: E402
+from engine import OURS, python, redis_server, running  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "growth.md"
 TASKS = 2000
 HEARTBEATS = 1000
 SIMULATED = (10, 200)
 CONNECTIONS = 5  # of a simulated worker, as a real one has
-
-APP = """
-import os
-from flask import Flask
-from flask_background import FlaskCelery
-celery = FlaskCelery()
-def work(number):
-    return number
-def create_app():
-    app = Flask(__name__)
-    app.config.update(REDIS_URL=os.environ["REDIS_URL"], SECRET_KEY="of the benchmark")
-    app.config["CELERY_LOG_LEVEL"] = "error"
-    app.config["CELERY_WORKERS"] = {"main": {"concurrency": int(os.environ.get("PLACES", "1"))}}
-    celery.init_app(app)
-    return app
-"""
 
 #: Runs in the project: each function answers one question, and prints what it found.
 PROBE = f"""
@@ -161,7 +145,7 @@ def main() -> None:
         template.mkdir()
         project = support.render(support.copy_template(template), Path(name) / "out", {})
         support.succeed("uv", "sync", "--quiet", "--locked", cwd=project)
-        (project / "growth_app.py").write_text(APP)
+        (project / "growth_app.py").write_text(OURS)
         lines = []
         for part in (heartbeats, cost):
             # Each begins with an empty Redis.

@@ -25,17 +25,16 @@ def package_name(project: Path = PROJECT) -> str:
 
 
 def load() -> Flask:
-    """Make the application, in development with the Redis that ``flask dev`` runs, if any.
+    """Make the application, in development with the servers that ``flask dev`` runs, if any.
 
     Raises ``click.ClickException`` with one sentence when it cannot be loaded; with Flask's
     ``--debug`` the error itself.
     """
-    if os.environ.get("FLASK_CONFIG") == "development" and not os.environ.get("REDIS_URL"):
-        os.environ["REDIS_URL"] = running_url(PROJECT / "instance") or ""
     if os.environ.get("FLASK_CONFIG") == "development":
-        for service in services(PROJECT):
-            if not os.environ.get(service.VARIABLE):
-                os.environ[service.VARIABLE] = service.running_url(PROJECT / "instance") or ""
+        running = {service.VARIABLE: service.running_url for service in services(PROJECT)}
+        for variable, url in {"REDIS_URL": running_url, **running}.items():
+            if not os.environ.get(variable):
+                os.environ[variable] = url(PROJECT / "instance") or ""
     try:
         app: Flask = import_module(package_name()).create_app()
     except click.ClickException:

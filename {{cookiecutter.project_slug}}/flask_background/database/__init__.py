@@ -5,6 +5,6 @@ the project's docs/database.md shows it with examples.
 """
 
 from .connections import Database, database_url
-from .outages import is_away
+from .outages import is_away, once_there
 
-__all__ = ["Database", "database_url", "is_away"]
+__all__ = ["Database", "database_url", "is_away", "once_there"]

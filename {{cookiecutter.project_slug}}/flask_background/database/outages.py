@@ -1,6 +1,9 @@
 """Errors that say the database is away or overloaded, and not that a statement is wrong."""
 
-from sqlalchemy.exc import DBAPIError, TimeoutError
+import time
+from collections.abc import Callable
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 #: What SQLite says when its file is in use for long, or cannot be had.
 _SQLITE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY")
@@ -17,3 +20,19 @@ def is_away(error: BaseException) -> bool:
     # Without a statement it could not connect; 57… is an administrator's or a shutdown's doing.
     state = getattr(error.orig, "sqlstate", None) or ""
     return error.connection_invalidated or error.statement is None or state.startswith(("53", "57"))
+
+
+def once_there[T](ask: Callable[[], T], wait: float) -> T:
+    """Return what ``ask`` returns, as soon as the database is not away.
+
+    Raises its ``SQLAlchemyError`` if that says something else, or still comes after ``wait``
+    seconds.
+    """
+    ends = time.monotonic() + wait
+    while True:
+        try:
+            return ask()
+        except SQLAlchemyError as error:
+            if time.monotonic() >= ends or not is_away(error):
+                raise
+        time.sleep(0.5)

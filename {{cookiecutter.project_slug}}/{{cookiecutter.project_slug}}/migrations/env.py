@@ -1,13 +1,11 @@
 """What ``flask db …`` runs: all migrations that are to come, in one transaction, under a lock."""
 
-import time
-
 import click
 from alembic import context
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from flask import current_app
-from flask_background.database import is_away
+from flask_background.database import once_there
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,14 +17,10 @@ db = current_app.extensions["sqlalchemy"]
 
 def connect() -> Connection:
     """Connect, as soon as the database answers. Raises ``ClickException``."""
-    ends = time.monotonic() + WAIT
-    while True:
-        try:
-            return db.engine.connect()  # type: ignore[no-any-return]
-        except SQLAlchemyError as error:
-            if time.monotonic() >= ends or not is_away(error):
-                raise click.ClickException(f"The database does not answer: {error}") from None
-        time.sleep(0.5)
+    try:
+        return once_there(lambda: db.engine.connect(), WAIT)  # type: ignore[no-any-return]
+    except SQLAlchemyError as error:
+        raise click.ClickException(f"The database does not answer: {error}") from None
 
 
 def lock(connection: Connection) -> None:

@@ -1,7 +1,6 @@
 """The database, as an operator sees it: does it answer, and which migrations has it had?"""
 
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from flask import Flask, current_app
 from flask.typing import ResponseReturnValue
-from flask_background.database import is_away
+from flask_background.database import is_away, once_there
 from prometheus_client import core
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,30 +41,30 @@ def _failed(error: SQLAlchemyError) -> ResponseReturnValue:
     return problem(503, f"{AWAY} Try again soon.", {"Retry-After": str(RETRY_AFTER)})
 
 
-def revisions() -> tuple[str | None, str | None]:
-    """Return the revision that the database has, and what is wrong with it, if anything is."""
+def revisions() -> tuple[str | None, str | None, bool]:
+    """Return the database's revision, what is wrong with it if anything is, and if it is behind."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
     scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(db.session.connection()).get_current_revision()
     newest = scripts.get_current_head()
     if current == newest:
-        return current, None
+        return current, None, False
     try:
         scripts.get_revision(current or "base")
     except CommandError:
-        return current, AHEAD.format(current)
-    return current, BEHIND.format(newest)
+        return current, AHEAD.format(current), False
+    return current, BEHIND.format(newest), True
 
 
 def reason() -> str | None:
     """Say why no request that needs the database can be served now, or None."""
     try:
-        _, wrong = revisions()
+        _, wrong, behind = revisions()
     except SQLAlchemyError as error:
         current_app.logger.warning("The database does not answer: %s", error)
         return AWAY
-    return wrong if wrong and wrong.startswith(BEHIND[:22]) else None
+    return wrong if behind else None
 
 
 def metrics() -> Iterator[core.Metric]:
@@ -88,18 +87,20 @@ def check(wait: float) -> tuple[str, str | None]:
 
     Raises ``ClickException`` when the database does not answer in time.
     """
-    ends = time.monotonic() + wait
-    while True:
+
+    def ask() -> tuple[str | None, str | None, bool]:
         try:
-            current, wrong = revisions()
-        except SQLAlchemyError as error:
-            db.session.rollback()
-            if time.monotonic() >= ends or not is_away(error):
-                where = db.engine.engine.url.render_as_string(hide_password=True)
-                said = str(getattr(error, "orig", None) or error).strip()
-                raise click.ClickException(
-                    f"The database at {where} does not answer: {said}. Check DATABASE_URL."
-                ) from None
-        else:
-            return f"The database answers; it is at revision {current or 'none'}.", wrong
-        time.sleep(0.5)
+            return revisions()
+        except SQLAlchemyError:
+            db.session.rollback()  # or no later try could use the session
+            raise
+
+    try:
+        current, wrong, _ = once_there(ask, wait)
+    except SQLAlchemyError as error:
+        where = db.engine.engine.url.render_as_string(hide_password=True)
+        said = str(getattr(error, "orig", None) or error).strip()
+        raise click.ClickException(
+            f"The database at {where} does not answer: {said}. Check DATABASE_URL."
+        ) from None
+    return f"The database answers; it is at revision {current or 'none'}.", wrong
