@@ -15,9 +15,12 @@ from typing import Any
 
 import psutil
 import redis
+from devtools.dev.services.postgres import Server
 from flask_background import Child, FlaskCelery, Heartbeat
+from flask_background.database import database_url
 from kombu import Connection, Consumer, Queue
 from sample_app import celery, create_app
+from sample_models import db
 from support import PROJECT_FOLDER, ROOT
 
 #: The folder of the sample application.
@@ -130,6 +133,50 @@ def workers_of(settings: Mapping[str, Any], number: int) -> Iterator[Running]:
         yield running
     finally:
         running.end()
+
+
+def with_database(redis_url: str, address: str) -> dict[str, Any]:
+    """Return the settings of the sample application with a database of either kind."""
+    kind = address.partition(":")[0]
+    return {
+        "REDIS_URL": redis_url,
+        "SQLALCHEMY_DATABASE_URI": database_url(address, kind),
+        "CELERY_SUBMIT_PACKAGES": ["sample_models", "sample_app"],
+        "CELERY_WORKERS": {"worker": {"concurrency": 2}},
+    }
+
+
+@contextmanager
+def empty_database(settings: Mapping[str, Any]) -> Iterator[FlaskCelery]:
+    """Give the sample application with an empty database; nobody takes its tasks yet."""
+    with create_app(settings).app_context():
+        db.drop_all()
+        db.create_all()
+        yield celery
+        db.session.remove()
+        db.engine.dispose()
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[list[psutil.Process]]:
+    """Let all processes of a PostgreSQL stand still."""
+    first = psutil.Process(int((server.data_dir / "postmaster.pid").read_text().split()[0]))
+    processes = [first, *first.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            if process.is_running():
+                process.resume()
+
+
+def run_code(settings: Mapping[str, Any], code: str) -> int:
+    """Run code that calls ``sample_models`` as ``m``, in a process; return its exit code."""
+    app = "import sample_app, sample_models as m; app = sample_app.create_app().app_context()"
+    command = [sys.executable, "-c", f"{app}; app.push(); {code}"]
+    return subprocess.run(command, env=environment(settings), cwd=SAMPLE, check=False).returncode
 
 
 def run(

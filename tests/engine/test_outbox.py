@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,49 +18,51 @@ import sample_models
 from celery import shared_task
 from devtools.dev.redis_server import EmbeddedRedis
 from devtools.dev.services.postgres import Server
-from engine_support import SAMPLE, StartCluster, environment, wait_until
+from engine_support import (
+    StartCluster,
+    empty_database,
+    frozen,
+    run_code,
+    wait_until,
+    with_database,
+)
 from flask_background import ConfigurationError, FlaskCelery, UnknownQueue
-from flask_background.database import database_url
+from flask_background.database import database_url, is_away, once_there
 from sample_app import celery, create_app, nothing
 from sample_models import Person, db, names, write
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, event, func, select, text
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and forks")
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server") / "postgres") as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture
+def postgres(server: Server) -> str:
+    return server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of either kind."""
+    """A database of either kind."""
     if request.param == "sqlite":
-        return database_url(f"sqlite:///{tmp_path / 'rows.db'}", "sqlite")
-    return database_url(request.getfixturevalue("postgres"), "postgresql")
+        return f"sqlite:///{tmp_path / 'rows.db'}"
+    return str(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
 def settings(address: str, own_redis: EmbeddedRedis) -> dict[str, Any]:
-    return {
-        "REDIS_URL": own_redis.url,
-        "SQLALCHEMY_DATABASE_URI": address,
-        "CELERY_SUBMIT_PACKAGES": ["sample_models", "sample_app"],
-        "CELERY_WORKERS": {"worker": {"concurrency": 2}},
-    }
+    return with_database(own_redis.url, address)
 
 
 @pytest.fixture
 def app(settings: dict[str, Any]) -> Iterator[FlaskCelery]:
-    """The sample application with an empty database; nobody takes its tasks yet."""
-    with create_app(settings).app_context():
-        db.drop_all()
-        db.create_all()
+    with empty_database(settings) as celery:
         yield celery
-        db.session.remove()
-        db.engine.dispose()
 
 
 def waiting() -> int:
@@ -217,19 +218,45 @@ def test_what_was_committed_without_redis_is_sent_when_it_is_back(
     wait_until(lambda: rows_of_outbox() == 0, "the rows to go")
 
 
-def test_who_is_killed_between_commit_and_sending_loses_nothing(
-    app: FlaskCelery, settings: dict[str, Any], start: StartCluster
+def test_a_database_that_can_only_be_read_sends_nothing_twice(
+    app: FlaskCelery, settings: dict[str, Any], own_redis: EmbeddedRedis
 ) -> None:
-    code = "import sample_app, sample_models as m; app = sample_app.create_app().app_context();"
-    command = [sys.executable, "-c", f"{code} app.push(); m.die_after_commit('one', 3)"]
-    ended = subprocess.run(command, env=environment(settings), cwd=SAMPLE, check=False, timeout=60)
-    assert ended.returncode == -signal.SIGKILL
+    own_redis.stop()
+    app.submit(write, "once", on_commit=True)
+    db.session.commit()
+    own_redis.start()
+    postgresql = db.engine.dialect.name == "postgresql"
+
+    with db.engine.connect() as other:
+        other.execute(text("LOCK TABLE outbox IN SHARE MODE" if postgresql else "BEGIN IMMEDIATE"))
+        if postgresql:
+            event.listen(db.engine, "begin", wait_a_second)
+        db.outbox.send_waiting()
+        db.outbox.send_waiting()
+
+    db.outbox.send_waiting()
+    assert (sent(), rows_of_outbox()) == (["once"], 0)
+
+
+def wait_a_second(connection: Connection) -> None:
+    connection.execute(text("SET LOCAL statement_timeout = '1s'"))
+
+
+def test_who_is_killed_between_commit_and_sending_loses_nothing(
+    app: FlaskCelery, settings: dict[str, Any], start: StartCluster, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    code = f"m.commit_rows({str(ledger)!r}, ['one0', 'one1', 'one2'], die_at=3)"
+    assert run_code(settings, code) == -signal.SIGKILL
     assert (waiting(), rows_of_outbox()) == (2, 1)
 
     start(settings, "cluster", workers=2)
 
-    wait_until(lambda: len(fresh_names()) == 3, "the tasks to run")
-    assert sorted(fresh_names()) == ["one0", "one1", "one2"]
+    ended = "end one{0} ".format
+    wait_until(ledger.exists, "a task to begin")
+    wait_until(lambda: all(ended(n) in ledger.read_text() for n in range(3)), "the tasks to run")
+    assert "undone" not in ledger.read_text()
+    assert "alone" not in ledger.read_text()
 
 
 def fresh_names() -> list[str]:
@@ -253,25 +280,6 @@ def test_a_process_that_was_forked_uses_none_of_its_parents_connections(app: Fla
         write("parent")
     assert os.waitpid(child, 0)[1] == 0
     assert len(fresh_names()) == 40
-
-
-def test_web_threads_and_workers_write_at_once(
-    app: FlaskCelery, settings: dict[str, Any], start: StartCluster
-) -> None:
-    """Each reads before it writes, with which SQLite by itself ends in "database is locked"."""
-    start(settings, "cluster", workers=2)
-    futures = [app.submit(write, "worker") for _ in range(100)]
-
-    def many(_: int) -> None:
-        with app.flask_app.app_context():
-            for _ in range(50):
-                write("web")
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(many, range(2)))
-    for future in futures:
-        future.result(timeout=30)
-    assert len(fresh_names()) == 200
 
 
 def test_an_eager_task_runs_after_the_commit(settings: dict[str, Any]) -> None:
@@ -311,6 +319,41 @@ def test_a_statement_that_takes_too_long_is_ended(postgres: str) -> None:
     with create_app({**settings, "DATABASE_STATEMENT_TIMEOUT": 1}).app_context():
         with pytest.raises(Exception, match="statement timeout"):
             db.session.execute(text("SELECT pg_sleep(30)"))
+        db.session.remove()
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize("connected", ["not yet", "before", "in a transaction"])
+def test_a_request_gives_a_server_up_that_stands_still(
+    connected: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a limit of its own the request would wait as long as the server stands still."""
+    monkeypatch.setattr("flask_background.database.connections._CONNECT_TIMEOUT", 300)
+    uri = database_url(server.url, "postgresql")
+    settings = {"REDIS_URL": "redis://127.0.0.1:1/0", "SQLALCHEMY_DATABASE_URI": uri}
+    app = create_app({**settings, "DATABASE_STATEMENT_TIMEOUT": 1})
+    at_work, still = threading.Event(), threading.Event()
+
+    def request() -> None:
+        with app.test_request_context():
+            if connected == "in a transaction":
+                db.session.execute(text("SELECT 1"))
+            at_work.set()
+            still.wait(20)
+            db.session.execute(text("SELECT 1"))
+
+    if connected == "before":
+        with app.app_context():
+            db.session.execute(text("SELECT 1"))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(request)
+        at_work.wait(20)
+        with frozen(server):
+            still.set()
+            error = answer.exception(timeout=20)
+    assert error and is_away(error), error
+    with app.test_request_context():  # and it is back
+        once_there(lambda: db.session.execute(text("SELECT 1")), 20)
         db.session.remove()
         db.engine.dispose()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from faults.stack import HOST, Stack
+from support import Report
 
 #: How long tasks take (seconds), in turn: most are short, some are not.
 DURATIONS = (0, 0.01, 0, 0.02, 0, 0.05, 0.2, 0, 0.01, 0, 0.1, 0, 0.02, 0, 0.9)
@@ -103,6 +104,13 @@ class Outcome:
         " " * 54 + "run more longest  slowest    longest",
         f"{'scenario':<33}accepted  ended   lost than once  gap, s  task, s request, s",
     )
+
+    def tell(self, report: Report) -> None:
+        """Add the line to the table at the end of the run."""
+        if not any(line.startswith("faults") for line in report.lines):
+            for line in self.TITLE:
+                report.add("faults", line)
+        report.add("faults", self.line)
 
     @property
     def line(self) -> str:

@@ -115,10 +115,7 @@ def test_nothing_accepted_is_lost(
         if scenario.small_disk and error.cmd[0] == "mount":
             pytest.skip("needs root, who alone can make a small disk")
         raise
-    if not any(line.startswith("faults") for line in report.lines):
-        for line in Outcome.TITLE:
-            report.add("faults", line)
-    report.add("faults", outcome.line)
+    outcome.tell(report)
 
     if kind == "plain":
         return  # it is there to be compared with

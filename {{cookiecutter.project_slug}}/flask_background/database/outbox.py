@@ -172,26 +172,33 @@ class Outbox:
             return list(session.execute(which.order_by(self.table.c.id).limit(_BATCH)))
 
     def _send(self, rows: list[Any]) -> bool:
-        """Send rows and delete what was sent. Returns whether that is all of them."""
+        """Send rows and delete what was sent. Returns whether that is all of them.
+
+        They are deleted first, and sent before that is committed: a database that can be read and
+        not be written to would have them sent at each look.
+        """
         sent = []
-        try:
-            for row in rows:
-                try:
-                    self._send_one(row.message)
-                except BrokerUnavailable:
-                    raise
-                except Exception:
-                    logger.exception("A task in the outbox (row %d) cannot be sent.", row.id)
-                else:
-                    sent.append(row.id)
-        finally:
-            self._drop_sent(sent)
+        with self._session() as session:
+            self._drop(session, [row.id for row in rows])
+            try:
+                for row in rows:
+                    try:
+                        self._send_one(row.message)
+                    except BrokerUnavailable:
+                        raise
+                    except Exception:
+                        logger.exception("A task in the outbox (row %d) cannot be sent.", row.id)
+                    else:
+                        sent.append(row.id)
+            finally:
+                if len(sent) < len(rows):
+                    session.rollback()
+                    self._drop(session, sent)
+                session.commit()
         return len(sent) == len(rows)
 
-    def _drop_sent(self, numbers: list[int]) -> None:
-        with self._session() as session:
-            session.execute(delete(self.table).where(self.table.c.id.in_(numbers)))
-            session.commit()
+    def _drop(self, session: Session, numbers: list[int]) -> None:
+        session.execute(delete(self.table).where(self.table.c.id.in_(numbers)))
 
     def _send_one(self, message: str) -> None:
         name, args, kwargs, options = loads(message)
@@ -204,7 +211,9 @@ class Outbox:
     def _run_all(self) -> None:
         """Run the tasks here, as eager ones do: each commit of theirs may find the next ones."""
         while rows := self._rows(0)[:1]:
-            self._drop_sent([rows[0].id])
+            with self._session() as session:
+                self._drop(session, [rows[0].id])
+                session.commit()
             self._send_one(rows[0].message)
 
 
