@@ -13,8 +13,8 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
 
 from ..core import find_core
+from . import sqlite
 from .outbox import Outbox
-from .sqlite import prepare
 
 #: What the address of each kind begins with for SQLAlchemy.
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
@@ -72,7 +72,11 @@ class Database(SQLAlchemy):
         with app.app_context():
             self.made.add(self.engine)
             if self.engine.dialect.name == "sqlite":
-                prepare(self.engine)
+                sqlite.prepare(self.engine)
+            else:
+                from . import postgresql  # its driver is there
+
+                postgresql.prepare(self.engine, _statement_timeout(app))
         self.outbox.init_app(find_core(app))
 
     @contextmanager
@@ -96,7 +100,6 @@ def _options(app: Flask) -> dict[str, Any]:
     """Return the settings of the pool of each process."""
     if make_url(app.config["SQLALCHEMY_DATABASE_URI"]).drivername != _DRIVERS["postgresql"]:
         return {}
-    timeout = app.config.get("DATABASE_STATEMENT_TIMEOUT", 30) * 1000
     return {
         "pool_size": 2,
         "max_overflow": max(0, web_connections(app) - 2),
@@ -106,9 +109,14 @@ def _options(app: Flask) -> dict[str, Any]:
         "connect_args": {
             "connect_timeout": _CONNECT_TIMEOUT,
             "application_name": app.name,
-            "options": f"-c statement_timeout={timeout} -c timezone=utc",
+            "options": f"-c statement_timeout={_statement_timeout(app)}s -c timezone=utc",
         },
     }
+
+
+def _statement_timeout(app: Flask) -> int:
+    seconds: int = app.config.get("DATABASE_STATEMENT_TIMEOUT", 30)
+    return seconds
 
 
 def web_connections(app: Flask) -> int:
