@@ -110,4 +110,5 @@ def test_the_versions_of_the_manifest_are_listed(app: Flask, client: FlaskClient
     page = client.get("/versions").text
 
     assert page.count("found by an operator") == 2
+    assert page.count('+00:00" data-ago>') == 2
 {% endif %}

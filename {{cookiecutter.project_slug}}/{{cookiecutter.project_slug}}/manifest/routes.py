@@ -1,6 +1,10 @@
 """Routes of the watcher: the manifest, an update on demand, and a sample to watch."""
 
+{% if cookiecutter.database == "none" %}
 from datetime import datetime
+{% else %}
+from datetime import UTC, datetime
+{% endif %}
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +73,11 @@ def update_manifest() -> ResponseReturnValue:
 @bp.get("/versions")
 @require_numbers
 def versions() -> str:
-    """List the latest versions of the manifest, and who found them."""
+    """List the latest versions of the manifest, who found them, and when."""
     latest = db.session.scalars(select(Version).order_by(Version.id.desc()).limit(50))
-    return render_template("manifest/versions.html", versions=latest.all(), words=True)
+    # All times are in UTC; SQLite does not say so.
+    rows = [(version, version.found_at.replace(tzinfo=UTC)) for version in latest]
+    return render_template("manifest/versions.html", versions=rows, words=True)
     {% endif %}
 
 
