@@ -45,8 +45,12 @@ LEFT_OUT = {
             "deploy/database",
             "deploy/vps/database.py",
         ],
-        "sqlite": ["devtools/dev/services/postgres.py", "deploy/database/postgresql*"],
-        "postgresql": ["deploy/database/sqlite*"],
+        "sqlite": [
+            "devtools/dev/services/postgres.py",
+            "deploy/database/postgresql*",
+            "flask_background/database/postgresql.py",
+        ],
+        "postgresql": ["deploy/database/sqlite*", "flask_background/database/sqlite.py"],
     },
     "process_manager": {
         "systemd": ["deploy/supervisor", "docs/supervisor*.md"],

@@ -32,6 +32,9 @@ from flask_background import Child
 from flask_migrate import upgrade  # type: ignore[import-untyped]
 {% endif %}
 from redis import Redis
+{% if cookiecutter.database == "postgresql" %}
+from sqlalchemy import text
+{% endif %}
 
 from {{ cookiecutter.project_slug }} import create_app
 {% if cookiecutter.database == "none" %}
@@ -71,28 +74,47 @@ def app() -> Flask:
     """The application with the settings `Testing`: tasks run at once, nothing needs Redis."""
     return create_app("testing")
 {% else %}
-@pytest.fixture(scope="session", autouse=True)
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    {% if cookiecutter.database == "sqlite" %}
-    """A file with all migrations, which DATABASE_URL names for all tests and their workers."""
+@contextmanager
+def migrated(url: str) -> Iterator[None]:
+    """Let DATABASE_URL name this database, with all migrations."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATABASE_URL", f"sqlite:///{tmp_path_factory.mktemp('database') / 'test.db'}")
-    {% else %}
-    """A PostgreSQL with all migrations, which DATABASE_URL names for all tests and their workers.
-
-    TEST_DATABASE_URL names an empty database; else a server is started for the tests.
-    """
-    with ExitStack() as stack:
-        if not (url := os.environ.get("TEST_DATABASE_URL")):
-            server = postgres.Server(tmp_path_factory.mktemp("database") / "postgres")
-            url = stack.enter_context(server).url
-        stack.enter_context(pytest.MonkeyPatch.context()).setenv("DATABASE_URL", url)
-    {% endif %}
+        patch.setenv("DATABASE_URL", url)
         with create_app("testing").app_context():
             upgrade()
             yield
-            db.session.remove()
             db.engine.dispose()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    {% if cookiecutter.database == "sqlite" %}
+    """A file with all migrations, which DATABASE_URL names for all tests."""
+    with migrated(f"sqlite:///{tmp_path_factory.mktemp('database') / 'test.db'}"):
+        yield
+    {% else %}
+    """A PostgreSQL for all tests, with all migrations: TEST_DATABASE_URL, or one of their own."""
+    with ExitStack() as stack:
+        server = postgres.Server(tmp_path_factory.mktemp("database") / "postgres")
+        url = os.environ.get("TEST_DATABASE_URL") or stack.enter_context(server).url
+        stack.enter_context(migrated(url))
+        yield
+    {% endif %}
+
+
+@pytest.fixture(scope="session")
+def live_database(database: None) -> str:
+    """The URL of another one beside it, for tests with a real worker: their rows are committed."""
+    {% if cookiecutter.database == "sqlite" %}
+    url = os.environ["DATABASE_URL"].replace("test.db", "live.db")
+    {% else %}
+    with create_app("testing").app_context():
+        url = db.engine.url.set(database=f"{PACKAGE}_live").render_as_string(hide_password=False)
+        with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {PACKAGE}_live WITH (FORCE)"))
+            connection.execute(text(f"CREATE DATABASE {PACKAGE}_live"))
+    {% endif %}
+    with migrated(url):
+        return url
 
 
 @pytest.fixture
@@ -145,12 +167,12 @@ def live_app(redis_url: str) -> Flask:
     return make_live_app(redis_url)
 {% else %}
 @pytest.fixture
-def live_app(redis_url: str) -> Iterator[Flask]:
+def live_app(redis_url: str, live_database: str) -> Iterator[Flask]:
     """The application with a real Redis: tasks wait in their queue until a `worker` takes them.
 
     Others see the rows that it commits, so the tables are emptied after the test.
     """
-    app = make_live_app(redis_url)
+    app = make_live_app(redis_url, SQLALCHEMY_DATABASE_URI=live_database)
     yield app
     with app.app_context():
         for table in reversed(db.metadata.sorted_tables):
@@ -172,7 +194,11 @@ def worker(redis_url: str, start_worker: StartWorker) -> Iterator[Child]:
 
 
 @pytest.fixture(scope="session")
+{% if cookiecutter.database == "none" %}
 def start_worker(pytestconfig: pytest.Config) -> StartWorker:
+{% else %}
+def start_worker(pytestconfig: pytest.Config, live_database: str) -> StartWorker:
+{% endif %}
     """Start `flask celery cluster` on a Redis, with more variables; it ends with the `with`."""
 
     @contextmanager
@@ -183,6 +209,9 @@ def start_worker(pytestconfig: pytest.Config) -> StartWorker:
             "FLASK_SKIP_DOTENV": "1",
             "CELERY_TASK_ALWAYS_EAGER": "0",
             "REDIS_URL": redis_url,
+            {% if cookiecutter.database != "none" %}
+            "DATABASE_URL": live_database,
+            {% endif %}
         }
         child = Child(
             "worker",
@@ -202,9 +231,10 @@ def start_worker(pytestconfig: pytest.Config) -> StartWorker:
     return start
 
 
-def make_live_app(redis_url: str) -> Flask:
+def make_live_app(redis_url: str, **settings: object) -> Flask:
     """Make the application for tests with a real Redis at `redis_url`."""
-    return create_app("testing", {"REDIS_URL": redis_url, "CELERY_TASK_ALWAYS_EAGER": False})
+    settings |= {"REDIS_URL": redis_url, "CELERY_TASK_ALWAYS_EAGER": False}
+    return create_app("testing", settings)
 
 
 def wait_for_heartbeat(child: Child) -> None:

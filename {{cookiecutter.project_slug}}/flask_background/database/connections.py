@@ -4,6 +4,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from flask import Flask
@@ -13,7 +14,6 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
 
 from ..core import find_core
-from . import sqlite
 from .outbox import Outbox
 
 #: What the address of each kind begins with for SQLAlchemy.
@@ -71,12 +71,9 @@ class Database(SQLAlchemy):
         super().init_app(app)
         with app.app_context():
             self.made.add(self.engine)
-            if self.engine.dialect.name == "sqlite":
-                sqlite.prepare(self.engine)
-            else:
-                from . import postgresql  # its driver is there
-
-                postgresql.prepare(self.engine, _statement_timeout(app))
+            # Only the module of the kind that was chosen is there, as is only its driver.
+            kind = import_module(f".{self.engine.dialect.name}", __package__)
+            kind.prepare(self.engine, app.config)
         self.outbox.init_app(find_core(app))
 
     @contextmanager
@@ -100,6 +97,7 @@ def _options(app: Flask) -> dict[str, Any]:
     """Return the settings of the pool of each process."""
     if make_url(app.config["SQLALCHEMY_DATABASE_URI"]).drivername != _DRIVERS["postgresql"]:
         return {}
+    timeout = app.config.setdefault("DATABASE_STATEMENT_TIMEOUT", 30)
     return {
         "pool_size": 2,
         "max_overflow": max(0, web_connections(app) - 2),
@@ -109,14 +107,9 @@ def _options(app: Flask) -> dict[str, Any]:
         "connect_args": {
             "connect_timeout": _CONNECT_TIMEOUT,
             "application_name": app.name,
-            "options": f"-c statement_timeout={_statement_timeout(app)}s -c timezone=utc",
+            "options": f"-c statement_timeout={timeout}s -c timezone=utc",
         },
     }
-
-
-def _statement_timeout(app: Flask) -> int:
-    seconds: int = app.config.get("DATABASE_STATEMENT_TIMEOUT", 30)
-    return seconds
 
 
 def web_connections(app: Flask) -> int:

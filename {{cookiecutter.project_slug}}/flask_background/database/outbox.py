@@ -175,11 +175,12 @@ class Outbox:
         """Send rows and delete what was sent. Returns whether that is all of them.
 
         They are deleted first, and sent before that is committed: a database that can be read and
-        not be written to would have them sent at each look.
+        not be written to would have them sent at each look. What somebody else deleted is theirs.
         """
         sent = []
         with self._session() as session:
-            self._drop(session, [row.id for row in rows])
+            mine = self._drop(session, [row.id for row in rows])
+            rows = [row for row in rows if row.id in mine]
             try:
                 for row in rows:
                     try:
@@ -197,8 +198,10 @@ class Outbox:
                 session.commit()
         return len(sent) == len(rows)
 
-    def _drop(self, session: Session, numbers: list[int]) -> None:
-        session.execute(delete(self.table).where(self.table.c.id.in_(numbers)))
+    def _drop(self, session: Session, numbers: list[int]) -> set[int]:
+        """Delete rows; return which of them were there."""
+        number = self.table.c.id
+        return set(session.scalars(delete(self.table).where(number.in_(numbers)).returning(number)))
 
     def _send_one(self, message: str) -> None:
         name, args, kwargs, options = loads(message)

@@ -4,6 +4,7 @@ It takes connections and answers nothing, on whatever machine it is: libpq waits
 to connect, and for an answer without end. Tasks and commands do wait, as nobody waits for them.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -37,11 +38,12 @@ class Connection(psycopg.Connection[Any]):
             raise
 
 
-def prepare(engine: Engine, statement_timeout: int) -> None:
-    """Set up the connections of ``engine``, whose server ends a statement after so many seconds."""
+def prepare(engine: Engine, settings: Mapping[str, Any]) -> None:
+    """Set up the connections of ``engine``."""
 
+    # The server ends a statement before.
     def taken(connection: Connection, *_: object) -> None:
-        connection.patience = statement_timeout + 1
+        connection.patience = settings["DATABASE_STATEMENT_TIMEOUT"] + 1
 
     def given_back(connection: Connection | None, _: object) -> None:
         if connection:

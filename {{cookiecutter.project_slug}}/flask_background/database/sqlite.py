@@ -3,6 +3,7 @@
 https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#database-locking-behavior-concurrency
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -20,7 +21,7 @@ _SETTINGS = (
 )
 
 
-def prepare(engine: Engine) -> None:
+def prepare(engine: Engine, _: Mapping[str, Any]) -> None:
     """Set up each connection of ``engine``."""
     event.listen(engine, "connect", _connected)
     event.listen(engine, "before_cursor_execute", _begin)

@@ -26,7 +26,7 @@ def test_ready_with_a_worker(live_client: FlaskClient) -> None:
 
     assert response.status_code == 200
     expected = {"status": "ready", "redis": "ok", "workers": 1, "dead_letters": 0}
-    assert response.json == expected
+    assert expected.items() <= (response.json or {}).items()
 
 
 def test_the_state_of_a_task_tells_its_name_and_result(
