@@ -18,8 +18,9 @@ from redis.exceptions import RedisError
 from ..base.errors import ConfigurationError
 from ..base.redis_urls import connect_redis
 from ..base.settings import HOOKS, INTERVAL
+from ..core import freeze_memory
 from .board import Board
-from .cluster import Cluster, Job, freeze_memory, run_celery
+from .cluster import Cluster, Job, run_celery
 from .liveness import pulse
 from .places import END_TASK, RENEW_PLACE, PlaceKeeper, missing, surplus
 
@@ -217,13 +218,11 @@ class ForkingCluster(Cluster):
                 self._kill(job)
 
     def _redis_answers(self) -> bool:
-        client = connect_redis(self._celery.redis_url)
         try:
-            return bool(client.ping())
+            with connect_redis(self._celery.redis_url) as client:
+                return bool(client.ping())
         except RedisError:
             return False
-        finally:
-            client.close()
 
 
 def is_silent(job: Job, now: float) -> bool:

@@ -16,10 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def task_meta(core: Core, task_id: str) -> dict[str, Any] | None:
-    """Read the result backend's record of a task; None for an id that was never issued.
-
-    Raises ``BrokerUnavailable``.
-    """
+    """Read a task's record; None for an id never issued. Raises ``BrokerUnavailable``."""
     store = core.backend if core.conf.task_always_eager else core.redis
     try:
         text = store.get(core.backend.get_key_for_task(task_id))
@@ -29,21 +26,16 @@ def task_meta(core: Core, task_id: str) -> dict[str, Any] | None:
 
 
 def task_info(core: Core, task_id: str) -> TaskInfo | None:
-    """Say what is known of a task; None for an id that was never issued or has expired.
-
-    Raises ``BrokerUnavailable``.
-    """
+    """Say what is known of a task, if anything is. Raises ``BrokerUnavailable``."""
     meta = task_meta(core, task_id)
     return None if meta is None else info_from_meta(task_id, meta)
 
 
 def cancel(core: Core, task_id: str) -> bool:
-    """Stop a task: a waiting one never runs, a running one is ended where it stands.
+    """Stop a task, and say whether that was to be done. Raises ``BrokerUnavailable``.
 
     The mark in Redis is what counts: workers look it up before a task begins, and with each
     heartbeat for those that run. The command only makes it quicker, and may be lost.
-
-    Returns False when the task had ended or is unknown. Raises ``BrokerUnavailable``.
     """
     meta = task_meta(core, task_id)
     if meta is None or meta["status"] in states.READY_STATES:

@@ -55,11 +55,6 @@ class Taken(NamedTuple):
     state: bytes
     deliveries: int
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether the task was cancelled before it was begun."""
-        return self.state == b"cancelled"
-
 
 class Channel(PublishingChannel):
     """Takes messages with one script, and wakes those who wait for one."""
@@ -204,10 +199,6 @@ class Channel(PublishingChannel):
         keys = [*places, *held, self.keys.record(str(payload["headers"].get("id")))]
         values = [tag, text, command, delay, lease]
         return bool(scripts.call(self._client(), "put_back", keys, *values))
-
-    def restore(self, message: Any, leftmost: bool = False) -> None:
-        """Put a message back whose delivery failed; ``leftmost`` behind all others."""
-        self.put_back(message.delivery_tag, command="LPUSH" if leftmost else "RPUSH")
 
 
 def _text(item: bytes) -> str:
