@@ -5,9 +5,8 @@ from typing import Any
 
 from celery import Task
 from flask import Flask
-from redis.exceptions import RedisError
 
-from .base.errors import BrokerUnavailable
+from .base.errors import redis_needed
 from .base.records import TaskInfo, readable, whole
 from .cluster.local import LocalCluster
 from .commands.celery import celery_group, path_given_to_flask
@@ -158,11 +157,9 @@ class FlaskCelery(Core):
         Each can be sent again once; one that failed gets a new id. Raises ``BrokerUnavailable``,
         ``UnknownQueue``, ``UnknownTask``, and ``BackgroundError`` for a message without a task.
         """
-        try:
+        with redis_needed():
             found = failed.find(self, task_id)
             sent = found and failed.send_again(self, found)
-        except RedisError as error:
-            raise BrokerUnavailable(f"Redis does not answer: {error}") from error
         return Future(self, *sent) if sent else None
 
     def readiness(self) -> Readiness:

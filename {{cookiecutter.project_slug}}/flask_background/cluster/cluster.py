@@ -78,10 +78,7 @@ class Job:
 
 
 class Cluster(abc.ABC):
-    """Starts jobs, restarts those that die, stops all when it is told to.
-
-    ``schedule``: run the scheduler as well.
-    """
+    """Starts jobs and, with ``schedule``, the scheduler; restarts jobs that die; stops all."""
 
     def __init__(self, celery: Core, jobs: Iterable[Job], *, schedule: bool = True) -> None:
         self._celery = celery

@@ -75,7 +75,7 @@ class ForkingCluster(Cluster):
     def _wait(self, timeout: float | None) -> bool:
         look_in = max(self._look_at - time.monotonic(), 0.01)
         pause = min(timeout or INTERVAL, look_in, INTERVAL if pulse.ready else _STARTING)
-        signal.setitimer(signal.ITIMER_REAL, pause)
+        signal.setitimer(signal.ITIMER_REAL, pause)  # macOS has no sigtimedwait()
         stop = signal.sigwait(self._signals) in self._STOP
         now = time.monotonic()
         if now >= self._look_at:
@@ -134,6 +134,7 @@ class ForkingCluster(Cluster):
         return ended
 
     def _note_end(self, job: Job, code: int, *, at_once: bool = False) -> None:
+        """See to the task that it had. One that was told to shut down takes its worker along."""
         wanted = bool(job.killed_for) or code == RENEW_PLACE
         at_work = bool(job.places and job.slot.work)
         if at_work:
@@ -141,7 +142,7 @@ class ForkingCluster(Cluster):
         if wanted and self._stopping:
             code = 0
         elif code == 0 and job.places and not (job.leaves or self._stopping):
-            job.leaves = True  # it was told to shut down, and its whole worker is meant
+            job.leaves = True
             for other in self._places(job.worker):
                 self._let_go(other)
         super()._note_end(job, code, at_once=wanted or at_work)

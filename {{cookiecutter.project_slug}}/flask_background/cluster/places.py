@@ -49,7 +49,7 @@ class PlaceKeeper:
         """Look at all places. Returns in how many seconds to look again."""
         pause = LOOK_EVERY
         for job in jobs:
-            work = job.slot.work if job.slot and job.handle else None
+            work = job.slot.work if job.handle else None
             if work is None:
                 job.busy_since = 0.0
                 continue

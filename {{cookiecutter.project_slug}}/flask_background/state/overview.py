@@ -137,8 +137,7 @@ def take(
 
 def _read_tasks(core: Core, task_ids: list[str]) -> Iterable[TaskInfo]:
     """Read the records of tasks in one round trip; those that expired are left out."""
-    keys = [core.backend.get_key_for_task(task_id) for task_id in task_ids]
-    texts = core.redis.mget(keys) if keys else []
+    texts = core.redis.mget([*map(core.keys.record, task_ids)]) if task_ids else []
     for task_id, text in zip(task_ids, texts, strict=True):
         if text and (meta := read(text)):
             yield info_from_meta(task_id, meta)
