@@ -78,7 +78,7 @@ def write(core: Core, name: str, said: dict[str, Any], held: Iterable[str] = ())
 
 
 def cover(core: Core, name: str, task_id: str) -> set[str]:
-    """Repeat a worker's last word, with the task that keeps it from speaking; as ``write``."""
+    """Repeat a worker's last word, with the task that keeps it from it; else as ``write``."""
     last = str(core.redis.hget(core.keys.workers, name) or "").partition(" ")[2]
     if not last:
         return set()

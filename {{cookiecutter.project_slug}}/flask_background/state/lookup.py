@@ -30,7 +30,7 @@ def task_info(core: Core, task_id: str) -> TaskInfo | None:
 
 
 def cancel(core: Core, task_id: str) -> bool:
-    """Stop a task, and say whether that was to be done. Raises ``BrokerUnavailable``.
+    """Stop a task; False if there is nothing to stop. Raises ``BrokerUnavailable``.
 
     The mark in Redis is what counts: workers look it up before a task begins, and with each
     heartbeat for those that run. The command only makes it quicker, and may be lost.
