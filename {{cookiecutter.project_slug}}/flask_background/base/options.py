@@ -57,7 +57,12 @@ def read_options(app: Flask, default_queue: str) -> Options:
     config = app.config
     values = {option: config[key] for key, option in KEYS.items() if key in config}
     for key, (least, example) in _NUMBERS.items():
-        _check_number(key, config.get(key, example), least, example)
+        value, unlimited = config.get(key, example), key in _UNLIMITED
+        if not (is_number(value, least) or (value is None and unlimited)):
+            none = ", or None for no limit" if unlimited else ""
+            raise ConfigurationError(
+                f"{key} is {value!r}. Give a number of {least} or more, such as {example}{none}."
+            )
     workers = parse_workers(values.pop("workers", 1))
     extra = values.pop("submit_packages", ())
     if not isinstance(extra, (list, tuple, set, frozenset)):
@@ -80,13 +85,3 @@ def read_options(app: Flask, default_queue: str) -> Options:
 def is_number(value: object, least: float) -> TypeGuard[float]:
     """Tell whether a value is a number of ``least`` or more."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
-
-
-def _check_number(key: str, value: object, least: int, example: int) -> None:
-    unlimited = key in _UNLIMITED
-    if is_number(value, least) or (value is None and unlimited):
-        return
-    none = ", or None for no limit" if unlimited else ""
-    raise ConfigurationError(
-        f"{key} is {value!r}. Give a number of {least} or more, such as {example}{none}."
-    )

@@ -34,7 +34,7 @@ class _Fields(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Work:
-    """A task at work: its message's tag, its id, and when what happens (``monotonic()``, 0: never)."""
+    """A task at work: its message's tag, its id, and times of ``time.monotonic()``; 0 is never."""
 
     tag: str
     id: str

@@ -240,5 +240,4 @@ def is_overdue(job: Job, now: float) -> bool:
 def die_with_parent() -> None:
     """Have the kernel send SIGTERM to this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
