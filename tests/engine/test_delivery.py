@@ -11,6 +11,7 @@ import sample_app
 from engine_support import StartCluster, children, expire, taker
 from flask_background import FlaskCelery
 from flask_background.base.keys import Keys
+from flask_background.worker.request import BackgroundRequest
 from sample_app import mailbox
 
 #: The shortest lease that the settings allow, and a look for lost tasks each second.
@@ -78,6 +79,24 @@ def test_a_worker_that_stood_still_learns_what_it_lost(
         slow.channel.qos.renew()
 
         assert caplog.text.count("1 tasks were given to other workers meanwhile.") == 1
+
+
+def test_a_worker_that_stood_still_does_not_begin_what_it_lost(
+    client: FlaskCelery, store: redis.Redis
+) -> None:
+    client.submit(sample_app.nothing)
+    with taker(client) as slow, taker(client) as other:
+        message = slow.take()
+        task = client.tasks[message.headers["task"]]
+        request = BackgroundRequest(message, app=client, task=task, on_ack=message.ack_log_error)
+        expire(store, message)
+        other.sweep()
+        assert not request.revoked()
+        slow.channel.qos.renew()
+        slow.channel.qos.renew()
+
+        assert request.revoked()
+        assert store.llen(f"{KEYS.prefix}default") == 1
 
 
 def test_what_a_worker_puts_back_as_it_stops_counts_as_never_begun(

@@ -5,9 +5,8 @@ from typing import Any
 
 from celery import Task
 from flask import Flask
-from redis.exceptions import RedisError
 
-from .base.errors import BrokerUnavailable
+from .base.errors import redis_needed
 from .base.records import TaskInfo, readable, whole
 from .cluster.local import LocalCluster
 from .commands.celery import celery_group, path_given_to_flask
@@ -23,7 +22,6 @@ from .state.heartbeats import Heartbeat
 from .state.overview import Overview, Readiness
 from .state.remote import Inspector
 from .state.schedule import ScheduleStatus, schedule_status
-from .worker.stopping import connect_signals
 
 
 class FlaskCelery(Core):
@@ -45,7 +43,6 @@ class FlaskCelery(Core):
         if not issubclass(task_cls, FlaskTask):
             task_cls = type(str(task_cls.__name__), (FlaskTask, task_cls), {"abstract": True})
         super().__init__(app.import_name if app else None, task_cls=task_cls, **kwargs)
-        connect_signals()
         activity.connect_signals()
         self._local_cluster = LocalCluster(self)
         self._call = self.task(name=SUBMITTED, bind=True)(submitting.run_function)
@@ -132,10 +129,7 @@ class FlaskCelery(Core):
     # Looking and controlling
 
     def task_info(self, task_id: str) -> TaskInfo | None:
-        """Say what is known of a task; None for an id that was never issued or has expired.
-
-        Raises ``BrokerUnavailable``.
-        """
+        """What is known of a task, None if nothing is (any more). Raises ``BrokerUnavailable``."""
         return lookup.task_info(self, task_id)
 
     def cancel(self, task_id: str) -> bool:
@@ -146,14 +140,11 @@ class FlaskCelery(Core):
         return lookup.cancel(self, task_id)
 
     def failures(self) -> list[FailedTask]:
-        """The latest tasks that failed, newest first. Raises ``redis.exceptions.RedisError``."""
+        """The latest tasks that failed, newest first. Raises ``RedisError``."""
         return failed.latest(self, FAILED)
 
     def dead_letters(self) -> list[FailedTask]:
-        """Those that were given up, then those that were refused; the latest of each first.
-
-        Raises ``redis.exceptions.RedisError``.
-        """
+        """Tasks given up, then those refused, the latest of each first. Raises ``RedisError``."""
         return failed.latest(self, GIVEN_UP) + failed.latest(self, REFUSED)
 
     def refused_messages(self) -> int:
@@ -166,11 +157,9 @@ class FlaskCelery(Core):
         Each can be sent again once; one that failed gets a new id. Raises ``BrokerUnavailable``,
         ``UnknownQueue``, ``UnknownTask``, and ``BackgroundError`` for a message without a task.
         """
-        try:
+        with redis_needed():
             found = failed.find(self, task_id)
             sent = found and failed.send_again(self, found)
-        except RedisError as error:
-            raise BrokerUnavailable(f"Redis does not answer: {error}") from error
         return Future(self, *sent) if sent else None
 
     def readiness(self) -> Readiness:

@@ -1,14 +1,14 @@
 """Every private name of Celery and Kombu that the engine touches, under names of ours.
 
-An upgrade of one of the three is this one file to read. :func:`missing` says which of the names the
-installed versions lack; a test calls it.
+An upgrade of them is this one file to read. :func:`missing` says which of the names the installed
+versions lack; a test calls it.
 """
 
 import heapq
 import inspect
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -24,13 +24,13 @@ NAMES = {
     "celery.app.task:Task": "_exec_options",
     "celery.backends.redis:RedisBackend": "_get_pool _get_result_meta _store_result",
     "kombu.asynchronous.timer:Timer": "_queue",
-    "kombu.transport.virtual.base:Channel": "_lookup _get_message_priority _qos",
+    "kombu.transport.virtual.base:Channel": "_lookup _get_message_priority",
     "kombu.transport.virtual.base:Message": "_raw",
     "kombu.transport.virtual.base:QoS": "_delivered _dirty",
     "kombu.transport.virtual.base:Transport": "_deliver",
     "kombu.transport.redis:Channel": "_brpop_read _brpop_sent_at _brpop_start _connparams _delete "
     "_deliver_fanout_message _expires _flush_brpop_reauth _get_publish_topic _handle_message "
-    "_in_listen _in_poll _purge _put _put_fanout _q_for_pri _queue_cycle _receive _restore",
+    "_in_listen _in_poll _purge _put _put_fanout _q_for_pri _queue_cycle _receive",
     "kombu.transport.redis:MultiChannelPoller": "_register_LISTEN",
 }
 
@@ -40,11 +40,8 @@ def missing() -> list[str]:
     lacking = []
     for place, names in NAMES.items():
         module, _, class_name = place.partition(":")
-        owner: Any = import_module(module)
-        if class_name:
-            owner = getattr(owner, class_name)
-        parts = owner.__mro__[:-1] if class_name else [owner]
-        known = "".join(map(inspect.getsource, parts))
+        owner = getattr(import_module(module), class_name)
+        known = "".join(map(inspect.getsource, owner.__mro__[:-1]))
         lacking += [f"{place}.{name}" for name in names.split() if name not in known]
     return lacking
 
@@ -93,20 +90,17 @@ def raw(message: Any) -> dict[str, Any]:
     return content
 
 
-def qos_of(channel: Any) -> Any:
-    """Return what a channel holds, None if it holds nothing yet or there is no channel."""
-    return getattr(channel, "_qos", None)
-
-
 class QoS(kombu_redis.QoS):
     """What a channel has taken and not acknowledged."""
+
+    _delivered: Any
+    _dirty: Any
 
     @property
     def held(self) -> dict[str, Any]:
         """The messages in this process's hands, by tag."""
-        delivered: Any = self._delivered
-        dirty: Any = self._dirty
-        return {tag: message for tag, message in list(delivered.items()) if tag not in dirty}
+        delivered, dirty = list(self._delivered.items()), self._dirty
+        return {tag: message for tag, message in delivered if tag not in dirty}
 
     def hold(self, message: Any, tag: str) -> None:
         """Remember a message here and not in Redis."""
@@ -118,12 +112,11 @@ class QoS(kombu_redis.QoS):
 
     def forget_all(self) -> None:
         """Let all go."""
-        delivered: Any = self._delivered
-        delivered.clear()
+        self._delivered.clear()
 
 
 class Channel(kombu_redis.Channel):
-    """Kombu's channel. Its hooks call ``publish``, ``ask``, ``read`` and ``restore`` of ours.
+    """Kombu's channel. Its hooks call ``publish``, ``ask`` and ``read`` of ours.
 
     ``parameters_of`` returns what connections need to a URL that Kombu does not read;
     ``count_and_drop_delayed`` drops what a queue has besides its lists. A message to all who listen
@@ -155,9 +148,6 @@ class Channel(kombu_redis.Channel):
 
     def _brpop_read(self, **options: Any) -> bool:
         return self.read(**options)
-
-    def _restore(self, message: Any, leftmost: bool = False) -> None:
-        self.restore(message, leftmost)
 
     def _purge(self, queue: str) -> int:
         purged: int = super()._purge(queue)
@@ -199,10 +189,6 @@ class Channel(kombu_redis.Channel):
     def read(self, **options: Any) -> bool:
         """Read the answer. Raises ``Empty`` if it holds no message."""
         return bool(super()._brpop_read(**options))  # type: ignore[misc]
-
-    def restore(self, message: Any, leftmost: bool = False) -> None:
-        """Put a message back into its queue."""
-        super()._restore(message, leftmost)  # type: ignore[call-arg]
 
     def listeners(self, exchange: str) -> int:
         """Count who listens at an exchange. They are sent an empty message, which is none."""
@@ -264,10 +250,9 @@ class Channel(kombu_redis.Channel):
         """Name the list of a queue for a priority step."""
         return str(self._q_for_pri(queue, step))
 
-    def queues_of(self, exchange: str, routing_key: str) -> Iterable[str]:
+    def queues_of(self, exchange: str, routing_key: str) -> list[str]:
         """Name the queues that a message goes to."""
-        found: Iterable[str] = self._lookup(exchange, routing_key)
-        return found
+        return list(self._lookup(exchange, routing_key))
 
     def expires(self, queue: str) -> bool:
         """Whether a queue is one that vanishes by itself."""
@@ -279,18 +264,16 @@ class Channel(kombu_redis.Channel):
 
 
 class ResultHooks:
-    """For a result backend: ``describe`` adds to a task's record."""
+    """For a result backend: ``describe`` says what a record tells of the task's request."""
+
+    describe: Callable[[Any], dict[str, Any]]
 
     def _get_result_meta(
         self, result: Any, state: str, traceback: Any, request: Any, *how: Any, **also: Any
     ) -> dict[str, Any]:
         hook: Any = super()
         meta: Any = hook._get_result_meta(result, state, traceback, request, *how, **also)
-        return dict(meta) | (self.describe(request, state) if request else {})
-
-    def describe(self, request: Any, state: str) -> dict[str, Any]:
-        """Say what the record tells of the task's request."""
-        return {}
+        return dict(meta) | (self.describe(request) if request else {})
 
 
 class RedisResultHooks(ResultHooks):

@@ -1,14 +1,17 @@
 """The core that every layer stands on: the settings, Redis, and sending one message."""
 
+import gc
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from celery import Celery
+from celery import Celery, signals
 from flask import Flask, g, has_app_context
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -23,7 +26,7 @@ from .base.errors import (
 from .base.keys import Keys
 from .base.options import Options, read_options
 from .base.redis_urls import REQUEST_TIMEOUT, connect_redis
-from .base.settings import DEFAULTS, HOOKS, celery_settings, take_over_redis, tls_url
+from .base.settings import DEFAULTS, HOOKS, celery_settings, tls_url
 from .base.signing import Seal
 
 #: The task that runs submitted functions.
@@ -40,7 +43,6 @@ _PATIENT = {"max_retries": None, "interval_start": 0, "interval_step": 0.5, "int
 #: Seconds before a worker sends again what no Redis of several takes.
 _AGAIN = 1.0
 
-
 _BY_PREFIX: WeakValueDictionary[str, "Core"] = WeakValueDictionary()
 
 
@@ -53,7 +55,10 @@ class Core(Celery):
 
     def __init__(self, main: str | None, **kwargs: Any) -> None:
         super().__init__(main, **kwargs)
-        take_over_redis()
+        signals.setup_logging.connect(_keep_logging)
+        signals.worker_init.connect(_begin_worker)
+        # In this process the URLs of Redis mean the engine's transport.
+        TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), HOOKS["transport"]))
         self.steps["consumer"].add(HOOKS["heartbeat"])
         self.options = Options()
         self.keys = Keys("")
@@ -72,24 +77,13 @@ class Core(Celery):
         self.chores: dict[str, Callable[[], None]] = {}
 
     def init_app(self, app: Flask) -> None:
-        """Take the settings of ``app`` and bind the tasks to it.
-
-        Called again with another application (as tests do), the tasks follow the new one.
-        Raises ``ConfigurationError`` when a ``CELERY_*`` value cannot work.
-        """
+        """Take the settings of ``app``, and bind the tasks to it and to no other any more."""
         if self.patient:
             raise ConfigurationError(
                 "This process is a worker: what it may run was settled when it started. Do not "
                 "make another application in it."
             )
-        options = read_options(
-            app.config,
-            name=app.name,
-            package=app.import_name.partition(".")[0],
-            default_queue=app.config.get(
-                "CELERY_TASK_DEFAULT_QUEUE", DEFAULTS["task_default_queue"]
-            ),
-        )
+        options = read_options(app, DEFAULTS["task_default_queue"])
         settings = celery_settings(app.config, options)
         self.seal = None if settings.get("task_always_eager") else Seal(app.config)
         self.keep, self.chores = _refuse_to_keep, {}
@@ -188,10 +182,8 @@ class Core(Celery):
         https://docs.celeryq.dev/en/stable/userguide/routing.html#redis-message-priorities
         """
         options = self.conf.broker_transport_options
-        separator, steps = (
-            options.get("sep", "\x06\x16"),
-            options.get("priority_steps", (0, 3, 6, 9)),
-        )
+        separator = options.get("sep", "\x06\x16")
+        steps = options.get("priority_steps", (0, 3, 6, 9))
         return {
             f"{queue.name}{separator}{step}" if step else queue.name: queue.name
             for queue in self.conf.task_queues
@@ -217,6 +209,23 @@ class Core(Celery):
         """Let this process, a worker, wait for Redis rather than fail a task's retry."""
         self.patient = True
         self.conf.task_publish_retry_policy = _PATIENT
+
+
+def freeze_memory() -> None:
+    """Keep what is loaded out of the collector's sight, so that forks go on sharing it."""
+    gc.collect()
+    gc.freeze()
+
+
+def _begin_worker(sender: Any, **_: Any) -> None:
+    sender.app.be_patient()
+    freeze_memory()
+
+
+def _keep_logging(loglevel: int | None = None, **_: Any) -> None:
+    """Leave the application's logging as it is. Celery sets up its own where nobody answers."""
+    if loglevel:
+        logging.getLogger("celery").setLevel(loglevel)
 
 
 def _refuse_to_keep(*_: Any) -> Any:

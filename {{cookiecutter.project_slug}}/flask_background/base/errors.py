@@ -1,7 +1,11 @@
 """What the background layer raises. Each message says what was wrong and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 
 class BackgroundError(Exception):
@@ -52,3 +56,14 @@ class NotWritable(RedisConnectionError):
 
 class NotCopied(BrokerUnavailable):
     """No replica has confirmed a message in time, and it was taken back."""
+
+
+@contextmanager
+def redis_needed() -> Iterator[None]:
+    """Raise ``BrokerUnavailable`` where Redis is away."""
+    try:
+        yield
+    except BrokerUnavailable:
+        raise
+    except (OperationalError, RedisError) as error:
+        raise BrokerUnavailable(f"Redis does not answer: {error}") from error

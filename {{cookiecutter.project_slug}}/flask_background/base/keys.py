@@ -7,10 +7,7 @@ ISSUED_TTL = 24 * 3600
 
 
 class Keys:
-    """The names with the application's prefix, so that applications that share a Redis do not meet.
-
-    ``prefix`` stands before all of them, Celery's own keys included.
-    """
+    """The names, all with a prefix, so that applications that share a Redis do not meet."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix

@@ -1,8 +1,9 @@
 """The engine's own keys of the config: workers, limits, processes. Celery does not see them."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeGuard
+from typing import TypeGuard
+
+from flask import Flask
 
 from .errors import ConfigurationError
 from .workers import WorkerSpec, parse_workers
@@ -51,16 +52,17 @@ class Options:
 KEYS = {f"CELERY_{one.name.upper()}": one.name for one in fields(Options) if one.name != "queues"}
 
 
-def read_options(
-    config: Mapping[str, Any], *, name: str, package: str, default_queue: str
-) -> Options:
-    """Read them. ``name`` is the application's, ``package`` the package that it is defined in.
-
-    Raises ``ConfigurationError`` for a value that cannot work.
-    """
+def read_options(app: Flask, default_queue: str) -> Options:
+    """Read those of an application. Raises ``ConfigurationError`` for what cannot work."""
+    config = app.config
     values = {option: config[key] for key, option in KEYS.items() if key in config}
     for key, (least, example) in _NUMBERS.items():
-        _check_number(key, config.get(key, example), least, example)
+        value, unlimited = config.get(key, example), key in _UNLIMITED
+        if not (is_number(value, least) or (value is None and unlimited)):
+            none = ", or None for no limit" if unlimited else ""
+            raise ConfigurationError(
+                f"{key} is {value!r}. Give a number of {least} or more, such as {example}{none}."
+            )
     workers = parse_workers(values.pop("workers", 1))
     extra = values.pop("submit_packages", ())
     if not isinstance(extra, (list, tuple, set, frozenset)):
@@ -68,11 +70,14 @@ def read_options(
         raise ConfigurationError(
             f"CELERY_SUBMIT_PACKAGES is {extra!r}: write a list, such as ['{example_name}']."
         )
+    queues = {queue for worker in workers for queue in worker.queues}
+    if not all(worker.queues for worker in workers):  # one without a list takes from all
+        queues.add(config.get("CELERY_TASK_DEFAULT_QUEUE", default_queue))
     return Options(
         workers=workers,
-        submit_packages=(package, *extra),
-        key_prefix=values.pop("key_prefix", f"{name}:"),
-        queues=_queues_served(workers, default_queue),
+        submit_packages=(app.import_name.partition(".")[0], *extra),
+        key_prefix=values.pop("key_prefix", f"{app.name}:"),
+        queues=frozenset(queues),
         **values,
     )
 
@@ -80,21 +85,3 @@ def read_options(
 def is_number(value: object, least: float) -> TypeGuard[float]:
     """Tell whether a value is a number of ``least`` or more."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
-
-
-def _check_number(key: str, value: object, least: int, example: int) -> None:
-    unlimited = key in _UNLIMITED
-    if is_number(value, least) or (value is None and unlimited):
-        return
-    none = ", or None for no limit" if unlimited else ""
-    raise ConfigurationError(
-        f"{key} is {value!r}. Give a number of {least} or more, such as {example}{none}."
-    )
-
-
-def _queues_served(workers: Iterable[WorkerSpec], default_queue: str) -> frozenset[str]:
-    """Name every queue that some worker takes tasks from; one without a list takes from all."""
-    named = {queue for worker in workers for queue in worker.queues}
-    if any(not worker.queues for worker in workers):
-        named.add(default_queue)
-    return frozenset(named)

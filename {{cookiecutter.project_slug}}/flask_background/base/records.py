@@ -116,7 +116,6 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
     """Read the JSON object that the result backend holds for a task."""
     state, result = str(meta.get("status", states.PENDING)), meta.get("result")
     error = exception_from_meta(meta) if state in states.EXCEPTION_STATES else None
-    started, done = meta.get("started_at"), meta.get("date_done")
     traceback, worker, queue = (meta.get(name) for name in ("traceback", "worker", "queue"))
     return TaskInfo(
         id=task_id,
@@ -131,13 +130,9 @@ def info_from_meta(task_id: str, meta: Mapping[str, Any]) -> TaskInfo:
         traceback=traceback if isinstance(traceback, str) else None,
         worker=worker if isinstance(worker, str) else None,
         queue=queue if isinstance(queue, str) else None,
-        started_at=readable(datetime.fromtimestamp, started, UTC),
-        date_done=readable(_in_utc, done),
+        started_at=readable(datetime.fromtimestamp, meta.get("started_at"), UTC),
+        date_done=readable(lambda: datetime.fromisoformat(meta["date_done"]).astimezone(UTC)),
     )
-
-
-def _in_utc(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def exception_from_meta(meta: Mapping[str, Any]) -> Exception:

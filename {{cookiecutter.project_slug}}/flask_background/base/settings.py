@@ -15,7 +15,6 @@ from typing import Any
 from celery.app.defaults import NAMESPACES, flatten
 from celery.schedules import BaseSchedule
 from kombu import Queue
-from kombu.transport import TRANSPORT_ALIASES
 
 from . import options as own
 from .errors import ConfigurationError
@@ -113,11 +112,6 @@ _MORE_NAMES = {
 _SHORTEST_LEASE = 4 * INTERVAL
 
 _JSON_ONLY = ("accept_content", "result_accept_content", "task_serializer", "result_serializer")
-
-
-def take_over_redis() -> None:
-    """Let ``redis://`` and ``rediss://`` mean the engine's transport, in this process."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), HOOKS["transport"]))
 
 
 def celery_settings(config: Mapping[str, Any], options: Options) -> dict[str, Any]:

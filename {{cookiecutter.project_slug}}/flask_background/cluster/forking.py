@@ -18,8 +18,9 @@ from redis.exceptions import RedisError
 from ..base.errors import ConfigurationError
 from ..base.redis_urls import connect_redis
 from ..base.settings import HOOKS, INTERVAL
+from ..core import freeze_memory
 from .board import Board
-from .cluster import Cluster, Job, freeze_memory, run_celery
+from .cluster import Cluster, Job, run_celery
 from .liveness import pulse
 from .places import END_TASK, RENEW_PLACE, PlaceKeeper, missing, surplus
 
@@ -74,7 +75,7 @@ class ForkingCluster(Cluster):
     def _wait(self, timeout: float | None) -> bool:
         look_in = max(self._look_at - time.monotonic(), 0.01)
         pause = min(timeout or INTERVAL, look_in, INTERVAL if pulse.ready else _STARTING)
-        signal.setitimer(signal.ITIMER_REAL, pause)
+        signal.setitimer(signal.ITIMER_REAL, pause)  # macOS has no sigtimedwait()
         stop = signal.sigwait(self._signals) in self._STOP
         now = time.monotonic()
         if now >= self._look_at:
@@ -133,6 +134,7 @@ class ForkingCluster(Cluster):
         return ended
 
     def _note_end(self, job: Job, code: int, *, at_once: bool = False) -> None:
+        """See to the task that it had. One that was told to shut down takes its worker along."""
         wanted = bool(job.killed_for) or code == RENEW_PLACE
         at_work = bool(job.places and job.slot.work)
         if at_work:
@@ -140,7 +142,7 @@ class ForkingCluster(Cluster):
         if wanted and self._stopping:
             code = 0
         elif code == 0 and job.places and not (job.leaves or self._stopping):
-            job.leaves = True  # it was told to shut down, and its whole worker is meant
+            job.leaves = True
             for other in self._places(job.worker):
                 self._let_go(other)
         super()._note_end(job, code, at_once=wanted or at_work)
@@ -217,13 +219,11 @@ class ForkingCluster(Cluster):
                 self._kill(job)
 
     def _redis_answers(self) -> bool:
-        client = connect_redis(self._celery.redis_url)
         try:
-            return bool(client.ping())
+            with connect_redis(self._celery.redis_url) as client:
+                return bool(client.ping())
         except RedisError:
             return False
-        finally:
-            client.close()
 
 
 def is_silent(job: Job, now: float) -> bool:
@@ -240,5 +240,4 @@ def is_overdue(job: Job, now: float) -> bool:
 def die_with_parent() -> None:
     """Have the kernel send SIGTERM to this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG

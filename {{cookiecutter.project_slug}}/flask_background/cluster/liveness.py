@@ -9,8 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-
-from .board import Slot
+from typing import Any
 
 
 class Pulse:
@@ -20,7 +19,7 @@ class Pulse:
         #: Whether it was reported at least once.
         self.ready = False
         #: This process's part of the board, if a cluster forked it.
-        self.slot: Slot | None = None
+        self.slot: Any = None
         self.beat: Callable[[], None] = self.report
 
     def report(self) -> None:
@@ -35,7 +34,7 @@ class Pulse:
             with contextlib.suppress(OSError):
                 Path(path).touch()
 
-    def write_to(self, slot: Slot) -> None:
+    def write_to(self, slot: Any) -> None:
         """Let each beat note its time on the cluster's board."""
         self.slot, self.beat = slot, slot.beat
 

@@ -7,9 +7,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from redis.exceptions import RedisError
-
-from ..base.errors import BackgroundError, BrokerUnavailable
+from ..base.errors import BackgroundError, redis_needed
 from ..core import Core
 from ..state import heartbeats
 from .child import Child
@@ -43,7 +41,7 @@ class LocalCluster:
             return
         timeout = self._core.options.start_timeout
         deadline = time.monotonic() + timeout
-        try:
+        with redis_needed():
             while not self._workers_answer():
                 self._spawn_once()
                 if time.monotonic() > deadline:
@@ -52,8 +50,6 @@ class LocalCluster:
                         f"'flask celery cluster' in a second window to see why.\n{self._said}"
                     )
                 time.sleep(_LOOK_AGAIN)
-        except RedisError as error:
-            raise BrokerUnavailable(f"Redis does not answer: {error}") from error
         self._answered = True
 
     def stop(self) -> None:

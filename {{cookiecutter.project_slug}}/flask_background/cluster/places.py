@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.utils.imports import symbol_by_name
@@ -48,7 +49,7 @@ class PlaceKeeper:
         """Look at all places. Returns in how many seconds to look again."""
         pause = LOOK_EVERY
         for job in jobs:
-            work = job.slot.work if job.slot and job.handle else None
+            work = job.slot.work if job.handle else None
             if work is None:
                 job.busy_since = 0.0
                 continue
@@ -70,14 +71,13 @@ class PlaceKeeper:
 
     def ended(self, job: Job) -> None:
         """See to the message of a place that ended at work."""
-        work, settler, reason = job.slot.work, self._settler, job.killed_for
-        if reason == "limit":
-            limit = round(work.hard_at - work.since, 3)
-            self._unsettled.append(lambda: settler.fail(work.tag, limit))
-        elif reason == "cancel":
-            self._unsettled.append(lambda: settler.cancel(work.tag))
-        else:
-            self._unsettled.append(lambda: settler.put_back(work.tag))
+        work, settler = job.slot.work, self._settler
+        ways = {
+            "limit": partial(settler.fail, work.tag, round(work.hard_at - work.since, 3)),
+            "cancel": partial(settler.cancel, work.tag),
+            "": partial(settler.put_back, work.tag),
+        }
+        self._unsettled.append(ways[job.killed_for])
         self._settle()
 
     def _settle(self) -> None:

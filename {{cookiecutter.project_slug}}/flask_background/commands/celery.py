@@ -58,35 +58,31 @@ class CeleryGroup(click.Group):
             formatter.write_text(", ".join(left))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Find a command of ours, or wrap the one of Celery's.
-
-        Raises ``click.NoSuchCommand``, which names the nearest one.
-        """
+        """Find a command of ours, or wrap the one of Celery's. Raises ``click.NoSuchCommand``."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
         if cmd_name not in _celery_commands():
             raise click.NoSuchCommand(cmd_name, possibilities=self.list_commands(ctx), ctx=ctx)
-        foreign = _celery_commands()[cmd_name]
-
-        @click.pass_context
-        def pass_on(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-            celery: Any = _celery_of(ctx)
-            try:
-                code = run_celery(celery, [cmd_name, *arguments])
-            except click.UsageError as error:
-                if error.ctx and ctx.parent:  # or the command would seem to be `flask inspect`
-                    error.ctx.find_root().info_name = ctx.parent.command_path
-                raise
-            ctx.exit(code or bool(celery.control.refused))
-
         return click.Command(
             cmd_name,
             context_settings=_PASS_ON,
             params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
-            callback=pass_on,
-            short_help=foreign.get_short_help_str(60),
+            callback=_run_as_it_is,
+            short_help=_celery_commands()[cmd_name].get_short_help_str(60),
         )
+
+
+@click.pass_context
+def _run_as_it_is(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    celery = _celery_of(ctx)
+    try:
+        code = run_celery(celery, [str(ctx.command.name), *arguments])
+    except click.UsageError as error:
+        if error.ctx and ctx.parent:  # or the command would seem to be `flask inspect`
+            error.ctx.find_root().info_name = ctx.parent.command_path
+        raise
+    ctx.exit(code or bool(celery.control.refused))
 
 
 @click.group(
@@ -136,7 +132,9 @@ def cluster(
     _run(ctx, jobs, schedule=options.scheduler and not no_scheduler, spawn=spawn)
 
 
-def _run(ctx: click.Context, jobs: list[Job], *, schedule: bool = False, spawn: bool) -> None:
+def _run(
+    ctx: click.Context, jobs: list[Job], *, schedule: bool = False, spawn: bool = False
+) -> None:
     os.environ["PROCESS_NAME"] = "cluster"
     if path := path_given_to_flask():
         os.environ["FLASK_APP"] = path  # for what it starts
@@ -177,7 +175,7 @@ def worker(ctx: click.Context, name: str | None, arguments: tuple[str, ...]) -> 
     job = worker_job(celery, spec or WorkerSpec(short_name), *arguments, watched=watched)
     job.host = host or job.host
     if FORKS:
-        _run(ctx, [job], spawn=False)
+        _run(ctx, [job])
     ctx.exit(run_celery(celery, job.argv))
 
 

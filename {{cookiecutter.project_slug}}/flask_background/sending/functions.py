@@ -64,10 +64,7 @@ def _path_of(function: FunctionType, packages: tuple[str, ...]) -> str:
 
 
 def resolve(path: object, packages: tuple[str, ...]) -> FunctionType:
-    """Find the function that ``path`` (``package.module:function``) names.
-
-    Raises ``SubmitError`` for everything else than a public function of an allowed package.
-    """
+    """Find what ``package.module:function`` names. Raises ``SubmitError`` unless it may run."""
     module, separator, name = path.partition(":") if isinstance(path, str) else ("", "", "")
     if not separator:
         raise SubmitError(f"{path!r} is not of the form 'package.module:function'.")

@@ -178,11 +178,7 @@ class Future(concurrent.futures.Future[Any]):
         return self.state == states.FAILURE
 
     def settle(self, meta: Mapping[str, Any] | None) -> bool:
-        """Take the end of the task over from the result backend's record of it.
-
-        Called by the listener. ``meta`` is None for an id that was never issued. Returns whether
-        the future is settled now.
-        """
+        """Take over a task's record, None if there is none. Returns whether that settles it."""
         # Two threads may bring the same news; the first one wins.
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             if meta is None:

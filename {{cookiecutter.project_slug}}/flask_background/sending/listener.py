@@ -58,7 +58,7 @@ class ResultListener:
         if self._core.conf.task_always_eager:
             future.settle(task_meta(self._core, future.id))
             return
-        channel = self._channel(future.id)
+        channel = self._core.keys.record(future.id)
         with self._lock:
             known = channel in self._futures
             self._futures[channel].append(future)
@@ -159,7 +159,3 @@ class ResultListener:
                 self._change(self._pubsub.unsubscribe, channel)
         for future in futures:
             future.settle(meta)
-
-    def _channel(self, task_id: str) -> str:
-        key = self._core.backend.get_key_for_task(task_id)
-        return key.decode() if isinstance(key, bytes) else str(key)

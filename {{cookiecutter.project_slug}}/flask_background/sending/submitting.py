@@ -20,10 +20,7 @@ OPTIONS = ("queue", "countdown", "eta", "expires", "priority", "retry", "on_comm
 
 
 def options_of(fn: Callable[..., Any], given: tuple[Any, ...]) -> dict[str, Any]:
-    """Return the options that were given, by name.
-
-    Raises ``SubmitError`` if a parameter of ``fn`` has such a name.
-    """
+    """Return the options that were given. Raises ``SubmitError`` if ``fn`` has one of its own."""
     if inspect.isfunction(fn) and (taken := _option_of_its_own(fn)):
         raise SubmitError(
             f"{fn.__qualname__} has a parameter {taken!r}, which submit takes for itself. Use "
@@ -55,10 +52,7 @@ def send(
     kwargs: dict[str, Any],
     options: dict[str, Any],
 ) -> Future:
-    """Send a task, or a function as the arguments of the task ``call``.
-
-    Raises ``SubmitError``, ``UnknownQueue`` and ``BrokerUnavailable``.
-    """
+    """Send a task, or a function as the arguments of the task ``call``; raises as ``submit``."""
     core.refuse_queue(options.get("queue"))  # here too, for tasks that run eagerly
     if unknown := options.keys() - _known_options() - set(options.get("stamped_headers") or ()):
         raise SubmitError(f"Celery's apply_async has no option {min(unknown)!r}.")

@@ -55,9 +55,7 @@ class FlaskTask(Task):  # type: ignore[type-arg]
             return result
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
-        """Send it, as Celery does; ``delay`` does this too.
-
-        With ``on_commit`` it waits for the commit of the database session.
+        """Send it, as ``delay`` does; with ``on_commit`` when the database session commits.
 
         Raises ``SubmitError``, ``UnknownQueue`` and ``BrokerUnavailable``.
         """

@@ -157,8 +157,7 @@ def latest(core: Core, kind: str, most: int | None = None) -> list[FailedTask]:
 
 def find(core: Core, task_id: str) -> FailedTask | None:
     """Return all of one, or None. Raises ``RedisError``."""
-    text = core.redis.hget(core.keys.failed, task_id)
-    return readable(FailedTask.from_json, text)
+    return readable(FailedTask.from_json, core.redis.hget(core.keys.failed, task_id))
 
 
 def count(core: Core, kind: str) -> int:
@@ -220,11 +219,7 @@ def _requeue(core: Core, failed: FailedTask) -> bool:
 
 
 def drop(core: Core, failed: FailedTask, message: str = "") -> bool:
-    """Take one out of the store, and send ``message``, if there is one, in the same step.
-
-    Returns False when it was gone already. Raises ``RedisError``.
-    """
-    keys = core.keys
-    order = order_of(keys, failed.kind)
+    """Take one out, and send ``message`` at once; False if it was gone. Raises ``RedisError``."""
+    keys, order = core.keys, order_of(core.keys, failed.kind)
     names = [keys.failed, order, keys.deliveries(failed.id), failed.list]
     return bool(scripts.call(core.redis, "release", names, failed.id, message))

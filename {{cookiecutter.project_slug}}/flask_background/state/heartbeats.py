@@ -71,20 +71,14 @@ def _read(name: str, record: str, now: float) -> Heartbeat:
 
 
 def write(core: Core, name: str, said: dict[str, Any], held: Iterable[str] = ()) -> set[str]:
-    """Say something for a worker, and return which of the tasks that it holds were cancelled.
-
-    Raises ``redis.exceptions.RedisError``.
-    """
+    """Say it for a worker; return which of its tasks were cancelled. Raises ``RedisError``."""
     ids = list(held)
     keys = [core.keys.workers, *map(core.keys.cancelled, ids)]
     return set(scripts.call(core.redis, "beat", keys, name, json.dumps(said), *ids))
 
 
 def cover(core: Core, name: str, task_id: str) -> set[str]:
-    """Repeat a worker's last word for it, with the task that keeps it from speaking.
-
-    Returns as :func:`write` does, and raises the same.
-    """
+    """Repeat a worker's last word, with the task that keeps it from it; else as ``write``."""
     last = str(core.redis.hget(core.keys.workers, name) or "").partition(" ")[2]
     if not last:
         return set()

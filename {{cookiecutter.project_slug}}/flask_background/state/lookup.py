@@ -7,7 +7,7 @@ from celery import states
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from ..base.errors import BrokerUnavailable
+from ..base.errors import redis_needed
 from ..base.keys import ISSUED_TTL
 from ..base.records import CANCELLED, TaskInfo, info_from_meta, read
 from ..core import Core
@@ -16,47 +16,35 @@ logger = logging.getLogger(__name__)
 
 
 def task_meta(core: Core, task_id: str) -> dict[str, Any] | None:
-    """Read the result backend's record of a task; None for an id that was never issued.
-
-    Raises ``BrokerUnavailable``.
-    """
+    """Read a task's record; None for an id never issued. Raises ``BrokerUnavailable``."""
     store = core.backend if core.conf.task_always_eager else core.redis
-    try:
+    with redis_needed():
         text = store.get(core.backend.get_key_for_task(task_id))
-    except (OperationalError, RedisError) as error:
-        raise BrokerUnavailable(f"Redis does not answer: {error}") from error
     return read(text) if text else None
 
 
 def task_info(core: Core, task_id: str) -> TaskInfo | None:
-    """Say what is known of a task; None for an id that was never issued or has expired.
-
-    Raises ``BrokerUnavailable``.
-    """
+    """Say what is known of a task, if anything is. Raises ``BrokerUnavailable``."""
     meta = task_meta(core, task_id)
     return None if meta is None else info_from_meta(task_id, meta)
 
 
 def cancel(core: Core, task_id: str) -> bool:
-    """Stop a task: a waiting one never runs, a running one is ended where it stands.
+    """Stop a task; False if there is nothing to stop. Raises ``BrokerUnavailable``.
 
     The mark in Redis is what counts: workers look it up before a task begins, and with each
     heartbeat for those that run. The command only makes it quicker, and may be lost.
-
-    Returns False when the task had ended or is unknown. Raises ``BrokerUnavailable``.
     """
     meta = task_meta(core, task_id)
     if meta is None or meta["status"] in states.READY_STATES:
         return False
-    try:
+    with redis_needed():
         # The mark outlives the task's record: that of one that waits for days is kept for longer.
-        lifetime: Any = core.redis.ttl(core.backend.get_key_for_task(task_id))
+        lifetime: Any = core.redis.ttl(core.keys.record(task_id))
         core.redis.set(core.keys.cancelled(task_id), 1, ex=max(lifetime, ISSUED_TTL))
         if meta["status"] not in (states.STARTED, "PROGRESS"):
             core.backend.store_result(task_id, CANCELLED, states.REVOKED)
             _bring_forward(core, task_id)
-    except (OperationalError, RedisError) as error:
-        raise BrokerUnavailable(f"Redis does not answer: {error}") from error
     try:
         core.control.revoke(task_id, terminate=True, wait=False)
     except (OperationalError, RedisError) as error:

@@ -109,16 +109,13 @@ def queue_lengths(core: Core) -> dict[str, int]:
 def take(
     core: Core, running: int = 20, waiting: int = 8, ended: int = 12, failures: int = 8
 ) -> Overview:
-    """Ask Redis, nine round trips in all; the numbers say how many of each kind are listed.
-
-    Raises ``RedisError``.
-    """
+    """Ask Redis, in nine trips; the numbers say how many are listed. Raises ``RedisError``."""
     # The heartbeats come first: what they do not name, though it began before, runs no more.
     workers = heartbeats.latest(core)
     sent = activity.latest(core)
     working = {task_id for worker in workers if worker.alive for task_id in worker.tasks}
     tasks = [
-        TaskView(info, _moment(sent.get(info.id)))
+        TaskView(info, readable(datetime.fromtimestamp, sent.get(info.id), UTC))
         for info in _read_tasks(core, [*filter(None, sent), *(working - sent.keys())])
     ]
     at_work = [task for task in tasks if task.info.running]
@@ -140,8 +137,7 @@ def take(
 
 def _read_tasks(core: Core, task_ids: list[str]) -> Iterable[TaskInfo]:
     """Read the records of tasks in one round trip; those that expired are left out."""
-    keys = [core.backend.get_key_for_task(task_id) for task_id in task_ids]
-    texts = core.redis.mget(keys) if keys else []
+    texts = core.redis.mget([*map(core.keys.record, task_ids)]) if task_ids else []
     for task_id, text in zip(task_ids, texts, strict=True):
         if text and (meta := read(text)):
             yield info_from_meta(task_id, meta)
@@ -171,7 +167,3 @@ def _newest(tasks: Iterable[TaskView], most: int) -> list[TaskView]:
         return task.info.date_done or task.info.started_at or oldest
 
     return sorted(tasks, key=moment, reverse=True)[:most]
-
-
-def _moment(timestamp: float | None) -> datetime | None:
-    return readable(datetime.fromtimestamp, timestamp, UTC)

@@ -3,17 +3,14 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from celery import Celery
 from celery.app.control import Control
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from .. import celery_internals
-from ..base.errors import BackgroundError, BrokerUnavailable
+from ..base.errors import BackgroundError, redis_needed
 from ..core import Core
 from . import heartbeats
 
@@ -41,21 +38,13 @@ class Inspector:
 
         def ask(*args: Any, timeout: float = 1.0, destination: Any = None, **kwargs: Any) -> Any:
             names = _names(destination)
-            with _redis_needed():
+            with redis_needed():
                 inspect = self._celery.control.inspect(timeout=timeout, destination=names)
                 return getattr(inspect, command)(*args, **kwargs)
 
         return ask
 
     __getitem__ = __getattr__
-
-
-@contextmanager
-def _redis_needed() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, RedisError) as error:
-        raise BrokerUnavailable(f"Redis does not answer: {error}") from error
 
 
 def _names(destination: str | Iterable[str] | None) -> list[str] | None:
@@ -131,10 +120,7 @@ class RemoteControl(Control):
             time.sleep(0.05)
 
     def autoscale(self, first: int, second: int, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Let the pools grow and shrink between two sizes, given in either order.
-
-        The two are easily mixed up.
-        """
+        """Let the pools grow and shrink between two sizes, which are easily mixed up."""
         return super().autoscale(max(first, second), min(first, second), **kwargs)
 
 
@@ -156,7 +142,7 @@ def _answering(name: str) -> Callable[..., Any]:
     @functools.wraps(plain)
     def command(self: RemoteControl, *args: Any, destination: Any = None, **options: Any) -> Any:
         options["destination"] = _names(destination)
-        with _redis_needed():
+        with redis_needed():
             if "reply" in options:
                 return plain(self, *args, **options)
             answers = _by_worker(plain(self, *args, reply=True, **options))

@@ -41,7 +41,7 @@ class _Telling(ResultHooks):
         parts = ensure_serializable(list(arguments_of(exc)), backend.encode)
         return backend.prepare_exception(exc, serializer) | {"exc_message": parts}
 
-    def describe(self, request: Any, state: str) -> dict[str, Any]:
+    def describe(self, request: Any) -> dict[str, Any]:
         """Say it; activity.py notes the start."""
         return {
             "name": getattr(request, "shadow", None) or getattr(request, "task", None),

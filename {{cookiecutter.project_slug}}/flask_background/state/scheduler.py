@@ -41,11 +41,7 @@ class _LeaseLost(Exception):
 
 
 class _NotSent(Exception):
-    """A due task could not be published."""
-
-    def __init__(self, entry: Any) -> None:
-        super().__init__(entry.name)
-        self.entry = entry
+    """A due task could not be published; it has the task's entry."""
 
 
 class RedisScheduler(beat.Scheduler):
@@ -74,7 +70,7 @@ class RedisScheduler(beat.Scheduler):
             self._leading = False
             logger.warning("Another scheduler has taken over; this one stands by.")
         except _NotSent as failure:
-            self._unclaim(failure.entry)
+            self._unclaim(failure.args[0])
             pause = 1.0
         except RedisError as error:
             self._leading = False
@@ -146,10 +142,7 @@ class RedisScheduler(beat.Scheduler):
         self._heap = None  # Celery builds it anew from the entries
 
     def _mind_the_clock(self) -> None:
-        """Begin anew with entries that ran in the future: the clock was set back since.
-
-        Otherwise they would wait until it is as late as it was before.
-        """
+        """Begin anew with entries that ran in the future: the clock was set back since."""
         entries: list[Any] = list(self.schedule.values())
         for entry in entries:
             now = entry.default_now()

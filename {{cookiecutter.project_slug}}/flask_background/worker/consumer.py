@@ -14,7 +14,6 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from .. import celery_internals
 from ..base.errors import GivenUp
 from ..core import Core
 from . import giving_up
@@ -111,7 +110,7 @@ class BackgroundConsumer(Consumer):
         then, and with it the tasks, because other workers will begin them.
         """
         channel = getattr(self.task_consumer, "channel", None)
-        qos = celery_internals.qos_of(channel)
+        qos = getattr(channel, "qos", None)
         if channel is None or not isinstance(qos, QoS):
             return  # another transport
         try:

@@ -21,15 +21,13 @@ _AT_ONCE = 200
 
 
 class QoS(celery_internals.QoS):
-    """What a channel has taken and not acknowledged.
-
-    ``missing`` counts for each tag how many times in a row Redis did not have it.
-    """
+    """What a channel has taken and not acknowledged."""
 
     channel: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: For each tag how many times in a row Redis did not have it.
         self.missing: Counter[str] = Counter()
         self._sweep_at = 0.0
 

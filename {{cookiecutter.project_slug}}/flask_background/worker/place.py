@@ -75,9 +75,8 @@ class TaskPool(BasePool):
         request = callback.__self__
         self._running = request.id
         self._soft = soft = soft_timeout or self.options["soft_timeout"]
-        slot, tag = pulse.slot, request.message.delivery_tag
-        if slot:
-            slot.begin(tag, request.id, soft, timeout or self.options["timeout"])
+        hard = timeout or self.options["timeout"]
+        pulse.slot.begin(request.message.delivery_tag, request.id, soft, hard)
         self._soft_at = time.monotonic() + soft if soft else None
         try:
             apply_target(target, args, kwargs, callback, accept_callback, propagate=(TaskEnded,))
@@ -85,8 +84,7 @@ class TaskPool(BasePool):
             logger.info("%s was cancelled while it ran.", request.id)
         finally:
             self._running = ""
-            if slot:
-                slot.end()
+            pulse.slot.end()
         self._ended_count += 1
         if self._is_worn():
             self.restart()
@@ -135,10 +133,10 @@ class TaskPool(BasePool):
         """End the running task; the whole process if it does not end within a second."""
         self._cancelled = self._running
         signal.pthread_kill(self._main, SOFT_LIMIT)
-        threading.Timer(_LAST_WORDS, self._end_process, [pulse.slot and pulse.slot.work]).start()
+        threading.Timer(_LAST_WORDS, self._end_process, [pulse.slot.work]).start()
 
     def _end_process(self, work: Any) -> None:
-        if work and pulse.slot and pulse.slot.work == work:
+        if work and pulse.slot.work == work:
             logger.warning("%s does not end; its process is killed.", work.id)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -160,7 +158,7 @@ class TaskPool(BasePool):
         self._scale(-number)
 
     def _scale(self, more: int) -> None:
-        if pulse.slot and pulse.slot.first:
+        if pulse.slot.first:
             least, most = pulse.slot.scale
             pulse.slot.scale = (max(1, least + more), max(1, most + more))
 
@@ -190,14 +188,12 @@ class Autoscaler:
 
     def update(self, most: int | None = None, least: int | None = None) -> tuple[int, int]:
         """Set how many places there may be, and how many there shall be at least."""
-        slot = pulse.slot
-        if slot is None:
-            return 1, 1
-        now_least, now_most = slot.scale
-        slot.scale = (now_least if least is None else max(1, least), most or now_most)
-        return slot.scale[1], slot.scale[0]
+        now_least, now_most = pulse.slot.scale
+        least, most = now_least if least is None else max(1, least), most or now_most
+        pulse.slot.scale = (least, most)
+        return most, least
 
     def info(self) -> dict[str, int]:
         """Say it for ``inspect stats``."""
-        least, most = pulse.slot.scale if pulse.slot else (1, 1)
+        least, most = pulse.slot.scale
         return {"min": least, "max": most}

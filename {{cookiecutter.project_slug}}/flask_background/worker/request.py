@@ -7,7 +7,6 @@ from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 
-from .. import celery_internals
 from ..core import Core
 from . import giving_up
 
@@ -37,7 +36,7 @@ class BackgroundRequest(Request):
         if not all(isinstance(limit, (int, float, type(None))) for limit in (hard, soft)):
             raise InvalidTaskError("the task's time limits are no numbers")
         self._taken: Any = getattr(message, "taken", None)
-        if self._taken and self._taken.cancelled:
+        if self._taken and self._taken.state == b"cancelled":
             state.revoked.add(self.id)
 
     @property
@@ -67,8 +66,8 @@ class BackgroundRequest(Request):
 
     def _left_to_others(self) -> bool:
         """Let the task go if another worker has it now, because this one stood still too long."""
-        qos = celery_internals.qos_of(self.message.channel)
-        if self.message.delivery_tag not in getattr(qos, "lost", ()):
+        missing = getattr(self.message.channel.qos, "missing", {})
+        if missing.get(self.message.delivery_tag, 0) < 2:
             return False
         self._let_go()
         return True

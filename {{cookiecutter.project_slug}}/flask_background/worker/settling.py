@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from kombu.utils.json import loads
@@ -33,12 +35,7 @@ class Settler:
 
     def cancel(self, tag: str) -> None:
         """Note that the task was cancelled while it ran."""
-
-        def settle(request: BackgroundRequest) -> None:
-            request.time_start = time.time()
-            request.terminate(_Ended())  # type: ignore[arg-type]
-
-        self._with_request(tag, settle)
+        self._with_request(tag, _note_cancel)
 
     def renew(self, tag: str) -> None:
         """Renew the lease of the task's message."""
@@ -46,7 +43,7 @@ class Settler:
             channel = connection.default_channel
             channel.script("renew", [channel.unacked_index_key], tag)
 
-    def _with_request(self, tag: str, settle: Any) -> None:
+    def _with_request(self, tag: str, settle: Callable[[BackgroundRequest], object]) -> None:
         core = self._core
         with core.connection_for_write() as connection:
             channel = connection.default_channel
@@ -70,8 +67,7 @@ class Settler:
             channel.qos.forget_all()
 
 
-class _Ended:
-    """The pool of a process that is not there any more."""
-
-    def terminate_job(self, pid: int, signum: Any = None) -> None:
-        """Do nothing: it has ended."""
+def _note_cancel(request: BackgroundRequest) -> None:
+    request.time_start = time.time()
+    ended: Any = SimpleNamespace(terminate_job=lambda *_: None)  # there is nothing left to end
+    request.terminate(ended)

@@ -55,11 +55,6 @@ class Taken(NamedTuple):
     state: bytes
     deliveries: int
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether the task was cancelled before it was begun."""
-        return self.state == b"cancelled"
-
 
 class Channel(PublishingChannel):
     """Takes messages with one script, and wakes those who wait for one."""
@@ -153,12 +148,11 @@ class Channel(PublishingChannel):
             return
         if not trusted:
             giving_up.refuse(self.core, taken.tag, key, _text(item), _UNSIGNED)
-            return
-        if taken.state == b"early":
+        elif taken.state == b"early":
             self.put_back(taken.tag, failed_before=False)
-            return
-        self.taken = taken
-        self.deliver(payload, queue)
+        else:
+            self.taken = taken
+            self.deliver(payload, queue)
 
     def _trusts(self, payload: dict[str, Any]) -> bool:
         """Whether a message is signed, or may come without. Raises for what cannot be read."""
@@ -184,12 +178,11 @@ class Channel(PublishingChannel):
         """
         with self.conn_or_acquire() as client:
             record = client.hget(self.unacked_key, tag)
-        held, delay = [self.keys.unacked, self.keys.unacked_index], 0.0
         if record is None:
-            scripts.call(self._client(), "put_back", ["", "", "", *held, ""], tag, "", "", 0, 0)
+            self._client().zrem(self.keys.unacked_index, tag)
             return False
         try:
-            payload, exchange, routing_key = loads(record)
+            (payload, exchange, routing_key), delay = loads(record), 0.0
             if failed_before:
                 payload["headers"]["redelivered"] = True
                 payload["properties"]["delivery_info"]["redelivered"] = True
@@ -201,13 +194,11 @@ class Channel(PublishingChannel):
         except Exception as error:  # whatever somebody wrote into the list
             self._bury(tag, "", record, error)
             return False
-        keys = [*places, *held, self.keys.record(str(payload["headers"].get("id")))]
+        task_id = str(payload["headers"].get("id"))
+        names = self.keys
+        keys = [*places, names.unacked, names.unacked_index, names.record(task_id)]
         values = [tag, text, command, delay, lease]
         return bool(scripts.call(self._client(), "put_back", keys, *values))
-
-    def restore(self, message: Any, leftmost: bool = False) -> None:
-        """Put a message back whose delivery failed; ``leftmost`` behind all others."""
-        self.put_back(message.delivery_tag, command="LPUSH" if leftmost else "RPUSH")
 
 
 def _text(item: bytes) -> str:
