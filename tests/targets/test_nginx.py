@@ -31,6 +31,9 @@ APPLICATION = f"""
 server {{
     listen unix:/run/{SLUG}/web.sock;
     default_type text/plain;
+    location /hangs-up {{
+        return 444;
+    }}
     location / {{
         return 200 "$http_host|$http_x_forwarded_host|$http_x_forwarded_for";
     }}
@@ -174,6 +177,12 @@ def test_the_host_is_the_one_that_nginx_found(site: Site) -> None:
 def test_an_unknown_name_gets_no_certificate(site: Site, name: str | None) -> None:
     assert site.visit(f"handshake({name!r})") == "TLSV1_UNRECOGNIZED_NAME"
     assert site.visit(f"handshake({DOMAIN!r})") > 100
+
+
+def test_an_application_that_hangs_up_is_a_503(site: Site) -> None:
+    """As when it is being started again: come back soon."""
+    status, said = site.visit("ask('127.0.0.8', 'GET', '/hangs-up')")
+    assert (status, json.loads(said)["status"]) == (503, 503)
 
 
 def test_all_addresses_of_a_network_are_one_client(site: Site) -> None:

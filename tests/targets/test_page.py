@@ -369,11 +369,13 @@ def test_the_page_says_that_redis_is_away_and_recovers(visit: Visit, site: Site)
         try:
             notice = page.locator("#live").get_by_text("Redis cannot be reached")
             expect(notice).to_be_visible()
+            expect(page.locator("#connection")).to_contain_text("Redis is away")
             page.get_by_role("button", name="Start").click()
             expect(page.get_by_role("alert")).to_contain_text("Nothing was started")
         finally:
             site.redis.start()
         expect(section(page, "Workers")).to_contain_text("alive", timeout=SLOW)
+        expect(page.locator("#connection")).to_have_text("Live")
         site.wait_until_ready()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,18 @@ def app(environ, start_response):
         time.sleep(4)
     start_response("200 OK", [])
     return [str(os.getpid()).encode()]
+"""
+
+#: Writes down which process loaded it, and takes a while for it.
+SLOW_START = """
+import os, pathlib, time
+
+time.sleep(0.5)
+pathlib.Path("loaded").write_text(str(os.getpid()))
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
 """
 
 
@@ -92,3 +105,48 @@ def test_clients_at_its_door_are_served_before_it_ends(web: WebServer) -> None:
     long.settimeout(20)
     assert b"200 OK" in answer(long)
     assert web.process.wait(20) == 0
+
+
+def run_to_its_end(settings: Path, folder: Path, **environment: str) -> list[str]:
+    """Start a web server, stop it as soon as it is ready; return what it wrote."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(20)
+        systemd.bind(str(folder / "notify.sock"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", str(settings), "slow_start:app"],
+            cwd=folder,
+            env={
+                **os.environ,
+                "BIND": f"unix:{folder / 'web.sock'}",
+                "NOTIFY_SOCKET": str(folder / "notify.sock"),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert systemd.recv(100) == b"READY=1"
+            assert (folder / "loaded").exists()
+            assert process.stdout
+            process.terminate()
+            return process.stdout.read().splitlines()
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_systemd_hears_when_the_application_is_there(
+    render: Callable[[support.Answers], Path], tmp_path: Path, count: str
+) -> None:
+    """Not before, so that what cannot start is seen at once. A single process loads it itself."""
+    (tmp_path / "slow_start.py").write_text(SLOW_START)
+    settings = render({}) / "gunicorn.conf.py"
+    lines = run_to_its_end(settings, tmp_path, WEB_CONCURRENCY=count)
+    assert any(
+        line.endswith(" INFO    web gunicorn.error: Handling signal: term") for line in lines
+    )
+    main = next(
+        found[1] for line in lines if (found := re.search(r"Listening at: .* \((\d+)\)", line))
+    )
+    assert ((tmp_path / "loaded").read_text() == main) == (count == "2")

@@ -3,8 +3,6 @@
 https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks/
 """
 
-import urllib3
-
 from .store import KEYS, Change
 
 #: Seconds for the connect, and for the answer.
@@ -28,6 +26,8 @@ def message(change: Change) -> str:
 
 def tell(url: str, change: Change) -> None:
     """Send ``change`` to the webhook ``url``. Raises ``NotTold``."""
+    import urllib3  # 1 MiB in each process, most of which never tell anybody
+
     # The address of a webhook is a secret: it stands in no message and no log line.
     # https://docs.slack.dev/messaging/formatting-message-text/#escaping
     text = message(change).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

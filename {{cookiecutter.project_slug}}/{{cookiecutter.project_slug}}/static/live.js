@@ -66,7 +66,11 @@ async function ask() {
     }
     clockSkew = Date.parse(response.headers.get("Date")) - Date.now() || 0;
     failures = 0;
-    show("live", finished ? "The task has ended" : "Live");
+    if (live.querySelector('[data-key="away"]')) {
+      show("lost", "Redis is away. Trying again …"); // the server answers, and knows nothing
+    } else {
+      show("live", finished ? "The task has ended" : "Live");
+    }
     schedule((Number(response.headers.get("Poll-After")) || 2) * spread());
   } catch (error) {
     if (mine !== asking) {
