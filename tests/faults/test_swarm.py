@@ -82,9 +82,13 @@ def release(machines: Machines, node: Node) -> None:
     (other, *_) = (one for one in machines.nodes if one is not node)
     wait_for_state(node, "Down", other)
     support.git("commit", "--quiet", "--allow-empty", "--message", "Another", cwd=machines.project)
-    machines.flask("release", "--no-smoke", f"root@{other.address}")
+    assert f"{node.address} does not answer, and is left out" in machines.flask(
+        "release", "--no-smoke", f"root@{other.address}"
+    )
     node.docker("start")
     wait_for_state(node, "Ready", other)
+    said = machines.flask("status", f"root@{other.address}", code=1)
+    assert f"{node.address} lacks " in said
     machines.flask("release", "--no-smoke", f"root@{other.address}")
 
 

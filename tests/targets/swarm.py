@@ -184,11 +184,11 @@ class Machines:
             capture_output=True,
         )
 
-    def flask(self, command: str, *arguments: str) -> str:
-        """Run ``flask deploy swarm``; return what it prints."""
+    def flask(self, command: str, *arguments: str, code: int = 0) -> str:
+        """Run ``flask deploy swarm``, which exits with ``code``; return what it prints."""
         options = ("--ssh-config", f"{self.folder}/ssh_config", "swarm", command, *arguments)
         done = support.run("uv", "run", "--quiet", "flask", "deploy", *options, cwd=self.project)
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{self.state()}"
+        assert done.returncode == code, f"{command}\n{done.stdout}{done.stderr}\n{self.state()}"
         return done.stdout + done.stderr
 
     def setup(self) -> str:

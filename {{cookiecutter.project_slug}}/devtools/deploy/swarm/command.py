@@ -25,6 +25,9 @@ from ..server import Server
 from .cluster import MOST_MANAGERS, Machine, Swarm, own_address
 from .images import bring, bring_files, build, for_all, lacking
 
+#: What a machine needs that was away during a release
+_MISSED = "the next release brings it what it lacks, or setup, which releases nothing."
+
 
 @click.group(
     short_help="Run it on several machines: setup, release, rollback, status, logs, remove."
@@ -129,19 +132,25 @@ def rollback(server: Server) -> None:
 def status(server: Server) -> None:
     """Say what runs on which machine; exit code 1 if something is not well."""
     swarm = Swarm(server)
-    click.echo(f"{swarm.running() or 'No release'}\n")
+    release = swarm.running()
+    click.echo(f"{release or 'No release'}\n")
     click.echo(swarm.docker("node ls"))
     click.echo(swarm.docker(f"stack services {swarm.name} || true"))
     until, soon = swarm.shown_until(), datetime.now(UTC) + timedelta(days=14)
     ends = bool(until) and datetime.fromisoformat(until) < soon
     certificate = f"The certificate ends: {until}" if until else "No certificate: plain HTTP"
     click.echo(certificate, err=ends)
-    lost = [one for one in swarm.machines() if not one.ready]
+    bad = []
+    for one in swarm.machines():
+        if not one.ready:
+            bad.append(f"{one.server.name} does not answer.")
+        elif release and lacking(release, one.server):
+            bad.append(f"{one.server.name} lacks {release}: {_MISSED}")
     replicas = swarm.docker(f"stack services {swarm.name} --format '{{{{.Replicas}}}}'").split()
     short = [it for it in replicas if len(set(it.split("/"))) > 1]
-    for one in lost:
-        click.echo(f"{one.server.name} does not answer.", err=True)
-    sys.exit(1 if lost or short or ends or not replicas else 0)
+    for line in bad:
+        click.echo(line, err=True)
+    sys.exit(1 if bad or short or ends or not replicas else 0)
 
 
 @swarm.command()
@@ -178,6 +187,7 @@ def _living(swarm: Swarm) -> list[Machine]:
     for one in machines:
         if not one.ready:
             click.echo(f"{one.server.name} does not answer, and is left out.", err=True)
+            click.echo(f"When it is back: {_MISSED}", err=True)
     return [one for one in machines if one.ready]
 
 
