@@ -69,6 +69,18 @@ def test_a_migration_and_a_backup_of_before(used: Used) -> None:
     stack.smoke()
 
 
+def test_a_backup_is_made_at_night(used: Used) -> None:
+    """The night is near; a service that is told to end does so."""
+    stack = used.stack
+    night = stack.compose("exec", "-T", "nightly", "date", "-d", "10 seconds", "+%T").strip()
+    said = stack.compose(
+        *("run", "--rm", "-T", "--no-deps", "-e", f"BACKUP_AT={night}"),
+        *("--entrypoint", "timeout", "nightly", "30", "sh", "/database.sh", "nights"),
+        check=False,
+    )
+    assert said.count("Backup in ") == 1, said
+
+
 def count(stack: Stack) -> int:
     """Return how many tables the database has, by a backup and a drill."""
     return migrations.tables(stack.database("drill", stack.database("save")))
