@@ -14,11 +14,12 @@ from flask_background import FlaskCelery
 def test_a_second_cluster_of_the_machine_covers_the_end_of_the_first(
     start: StartCluster, client: FlaskCelery
 ) -> None:
-    first = start({}, "cluster", workers=1)
-    start({}, "cluster", workers=2, environ={"CELERY_WORKER_HOST": "spare"})
+    places = {"CELERY_WORKERS": {"worker": {"concurrency": 2}}}
+    first = start(places, "cluster", workers=2)
+    start(places, "cluster", workers=4, environ={"CELERY_WORKER_HOST": "spare"})
 
     assert first.stop() == 0
 
-    assert [beat.name for beat in client.heartbeats()] == ["worker@spare"]
+    assert [beat.name for beat in client.heartbeats()] == ["worker@spare", "worker.2@spare"]
     assert client.readiness().reason is None
     assert client.submit(sample_app.double, 2).result(timeout=10) == 4

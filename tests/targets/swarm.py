@@ -45,19 +45,26 @@ _SETTINGS = """\
 """
 #: Seconds from one tick of the schedule to the next; one that comes this much later is late.
 TICK, LATE = 5, 3
-#: A task on the schedule, which notes in Redis that it ran
+#: A task on the schedule, which notes in Redis that it ran, and when it was sent
 _TICKS = f"""\
 import time
 
+from celery.signals import before_task_publish
 from flask_background import connect_redis, current_task
 
 from .extensions import celery
 
 
+@before_task_publish.connect
+def note_when(headers, **_) -> None:
+    headers["test_sent"] = time.time()
+
+
 @celery.schedule({TICK}, name="test-tick")
 def tick() -> None:
     with connect_redis(celery.redis_url, timeout=2) as redis:
-        redis.rpush("test-ticks", f"{{current_task.request.id}} {{time.time()}}")
+        it = current_task.request
+        redis.rpush("test-ticks", f"{{it.id}} {{time.time()}} {{it.get('test_sent')}}")
 """
 
 
@@ -310,7 +317,7 @@ class Machines:
 
 @dataclass
 class Ticks:
-    """Ticks of the schedule that ran: the task's id and the time, as they were noted."""
+    """Ticks of the schedule that ran: the task's id and the times, as they were noted."""
 
     noted: list[list[str]]
 
@@ -318,13 +325,18 @@ class Ticks:
         """Return how many notes there are."""
         return len(self.noted)
 
-    def pauses(self) -> list[float]:
+    def pauses(self, column: int = 1) -> list[float]:
         """Return the seconds from each tick to the next; one that ran again counts once."""
         first: dict[str, float] = {}
-        for task, at in self.noted:
-            first.setdefault(task, float(at))
+        for note in self.noted:
+            first.setdefault(note[0], float(note[column]))
         times = sorted(first.values())
         return [b - a for a, b in pairwise(times)]
+
+    @property
+    def shortest(self) -> float:
+        """The shortest time from one to the next as they were sent: one may run late."""
+        return min(self.pauses(column=2))
 
     @property
     def late(self) -> list[float]:

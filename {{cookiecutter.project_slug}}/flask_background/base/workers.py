@@ -37,13 +37,20 @@ class WorkerSpec:
         Celery's command line says what is wrong with an option or its value.
         """
         defaults = _DEFAULT_OPTIONS | (_WATCHED_OPTIONS if watched else {})
-        # A second cluster of one machine, as during a release, has another name in its environment.
-        argv = ["worker", "--hostname", f"{self.name}@{os.environ.get('CELERY_WORKER_HOST', '%h')}"]
+        argv = ["worker", "--hostname", f"{self.name}@{worker_host()}"]
         for key, value in {"loglevel": loglevel, **defaults, **self.options}.items():
             argv += _spell(key, value)
         if self.queues:
             argv += ["--queues", ",".join(self.queues)]
         return argv
+
+
+def worker_host() -> str:
+    """Name the machine, as Celery's command line takes it.
+
+    A second cluster of one machine, as during a release, has another name in its environment.
+    """
+    return os.environ.get("CELERY_WORKER_HOST", "%h")
 
 
 def parse_workers(value: object) -> tuple[WorkerSpec, ...]:

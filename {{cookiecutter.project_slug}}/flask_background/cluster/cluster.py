@@ -14,6 +14,7 @@ from typing import Any
 from celery.utils.imports import symbol_by_name
 from celery.utils.nodenames import host_format
 
+from ..base.workers import worker_host
 from ..core import Core
 from .liveness import notify_systemd
 
@@ -40,7 +41,7 @@ class Job:
     is_worker: bool = True
     places: tuple[int, int] | None = None
     number: int = 1
-    host: str = "%h"
+    host: str = field(default_factory=worker_host)
     handle: Any = None
     started: float = 0.0
     pause: float = _FIRST_PAUSE
