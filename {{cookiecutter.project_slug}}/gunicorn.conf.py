@@ -5,6 +5,7 @@ WEB_CONCURRENCY=2 on a server with more than 1 GB.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -153,6 +154,15 @@ def _let_go(client):
             pass
     with contextlib.suppress(OSError):
         client.shutdown(socket.SHUT_RD)
+
+
+def pre_fork(server, worker):
+    """Keep what is loaded out of the collector's sight, so that the processes go on sharing it.
+
+    It saves 1 MiB: https://docs.python.org/3/library/gc.html#gc.freeze
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def post_worker_init(worker):
