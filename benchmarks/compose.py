@@ -64,7 +64,7 @@ def measure(stack: Stack) -> str:
         image = (size(stack.images[0]) - size(BASE)) / 1e6
         rebuilds = []
         for number in range(ROUNDS):
-            with (stack.project / stack.slug / "health.py").open("a") as file:
+            with (stack.project / stack.slug / "ops" / "health.py").open("a") as file:
                 file.write(f"# {number}\n")
             rebuilds.append(seconds(stack, "build", "--quiet"))
         starts = []

@@ -551,9 +551,9 @@ def test_a_second_application_stands_beside(server: Server, second: Server) -> N
     second.release("--no-smoke")
     assert second.works()
     assert "ready" in second.deploy("status")
-    # Without nginx and the Redis of both, which are about a tenth of the 160 MiB that all may take
+    # Without nginx and the Redis of both, which are about a tenth of the 150 MiB that all may take
     processes = [one for one in second.memory() if one.name.startswith(("web:", "worker:"))]
-    assert sum(process.pss for process in processes) <= 145, processes
+    assert sum(process.pss for process in processes) <= 135, processes
     assert server.redis_port() != second.redis_port()
 
 
