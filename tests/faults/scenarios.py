@@ -84,7 +84,8 @@ def kill_at_random(stack: Stack, load: Load) -> None:
         enough = min(ended() + 30, 990)
         wait_until(lambda: ended() >= enough, 60, "some tasks to end")  # noqa: B023
         time.sleep(dice.uniform(0, 0.05))
-        cluster.signal(KILL, [dice.choice([pid for pid in cluster.tree if pid != cluster.pid])])
+        places = wait_until(lambda: cluster.tree[1:], 60, "a process to kill")
+        cluster.signal(KILL, [dice.choice(places)])
 
 
 def kill_in_each_state(stack: Stack, load: Load) -> None:
