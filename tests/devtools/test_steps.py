@@ -54,8 +54,9 @@ def test_on_a_terminal_the_line_moves_and_makes_room(monkeypatch: pytest.MonkeyP
         while seen.count(b"\r1/1 Build ... ") < 3:
             seen += screen.read(4096)
         assert b"\n" not in seen
-        stream.write("what another part says\n")
-        stream.flush()
+        with progress._lock:  # between two looks of the line
+            stream.write("what another part says\n")
+            stream.flush()
         while b"\n" not in seen:
             seen += screen.read(4096)
         assert b"\x1b[Kwhat another part says" in seen

@@ -30,7 +30,7 @@ from flask_background import ConfigurationError, FlaskCelery, UnknownQueue
 from flask_background.database import database_url, is_away, once_there
 from sample_app import celery, create_app, nothing
 from sample_models import Person, db, names, write
-from sqlalchemy import Connection, event, func, select, text
+from sqlalchemy import Connection, delete, event, func, insert, select, text
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and forks")
 
@@ -199,6 +199,16 @@ def test_many_who_commit_at_once_lose_nothing(app: FlaskCelery) -> None:
         assert [name for name in sent() if name.startswith(f"{one}-")] == [
             f"{one}-{part}" for part in range(10)
         ]
+
+
+def test_the_number_of_a_row_that_is_gone_is_not_given_again(app: FlaskCelery) -> None:
+    """A sender goes on behind the last row that it sent: what came later would be sent before."""
+    table, numbers = db.outbox.table, []
+    for _ in range(2):
+        row = db.session.execute(insert(table).values(message="").returning(table.c.id))
+        numbers.append(row.scalar_one())
+        db.session.execute(delete(table))
+    assert numbers[0] < numbers[1]
 
 
 def test_what_was_committed_without_redis_is_sent_when_it_is_back(

@@ -59,6 +59,8 @@ class Outbox:
             db.metadata,
             Column("id", number, primary_key=True),
             Column("message", Text, nullable=False),
+            # Or SQLite gives the number of a row that is gone again, and its order is lost.
+            sqlite_autoincrement=True,
         )
         self._db = db
         self._complained = False
