@@ -71,14 +71,25 @@ def test_a_migration_and_a_backup_of_before(used: Used) -> None:
 
 def test_a_backup_is_made_at_night(used: Used) -> None:
     """The night is near; a service that is told to end does so."""
-    stack = used.stack
-    night = stack.compose("exec", "-T", "nightly", "date", "-d", "10 seconds", "+%T").strip()
-    said = stack.compose(
+    night = used.stack.compose("exec", "-T", "nightly", "date", "-d", "10 seconds", "+%T").strip()
+    said = run_nightly(used.stack, night)
+    assert said.count("Backup in ") == 1, said
+
+
+def test_a_night_that_is_no_time_is_refused(used: Used) -> None:
+    """Else it would make one backup after the other."""
+    said = run_nightly(used.stack, "3 in the night")
+    assert 'BACKUP_AT is "3 in the night": give a time of the day' in said
+    assert "Backup in " not in said
+
+
+def run_nightly(stack: Stack, night: str) -> str:
+    """Run the service for half a minute with another time; return what it says."""
+    return stack.compose(
         *("run", "--rm", "-T", "--no-deps", "-e", f"BACKUP_AT={night}"),
-        *("--entrypoint", "timeout", "nightly", "30", "sh", "/database.sh", "nights"),
+        *("--entrypoint", "timeout", "nightly", "30", "sh", "/nights.sh"),
         check=False,
     )
-    assert said.count("Backup in ") == 1, said
 
 
 def count(stack: Stack) -> int:

@@ -3,7 +3,6 @@
 # say where it is: https://www.postgresql.org/docs/17/libpq-envars.html
 #   save    writes a backup to standard output
 #   keep    saves into a file of the folder /var/lib/postgresql, where the newest 30 stay (Compose)
-#   nights  keeps one every night at BACKUP_AT, until it is stopped (Compose)
 #   drill   takes a backup from standard input, restores it beside the database, says what it holds
 #   load    the same, and lets it stay there
 #   swap    puts what was loaded in the place of the database, which is kept beside it
@@ -37,15 +36,6 @@ case ${1:-} in
     done
     echo "Backup in $file; there are $#."
     ;;
-  nights)
-    trap exit TERM
-    while true; do
-      left=$(($(date -d "${BACKUP_AT:-03:00}" +%s) - $(date +%s)))
-      sleep $((left > 0 ? left : left + 86400)) &
-      wait $!
-      sh "$0" keep || echo "There is no backup of this night." >&2
-    done
-    ;;
   drill)
     beside=${PGDATABASE}_drill
     trap 'dropdb --if-exists --force "$beside" 2>/dev/null' EXIT
@@ -72,7 +62,7 @@ QUERY
     echo "What was there before is the database $kept. If nobody needs it: dropdb $kept"
     ;;
   *)
-    echo "Usage: $0 save|keep|nights|drill|load|swap" >&2
+    echo "Usage: $0 save|keep|drill|load|swap" >&2
     exit 2
     ;;
 esac

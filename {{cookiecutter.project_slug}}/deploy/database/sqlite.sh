@@ -2,7 +2,6 @@
 # What is done with the database, on a server as on Compose.
 #   save    writes a backup to standard output; the application goes on meanwhile
 #   keep    saves into a file of the folder backups beside the database, where the newest 30 stay (Compose)
-#   nights  keeps one every night at BACKUP_AT, until it is stopped (Compose)
 #   drill   takes a backup from standard input, tries it, says what it holds
 #   load    the same, and puts it beside the database
 #   swap    puts what was loaded in the place of the database, which is kept beside it
@@ -56,15 +55,6 @@ case ${1:-} in
     done
     echo "Backup in $file; there are $#."
     ;;
-  nights)
-    trap exit TERM
-    while true; do
-      left=$(($(date -d "${BACKUP_AT:-03:00}" +%s) - $(date +%s)))
-      sleep $((left > 0 ? left : left + 86400)) &
-      wait $!
-      sh "$0" keep || echo "There is no backup of this night." >&2
-    done
-    ;;
   drill)
     trap 'rm -f "$database.drill"' EXIT
     cat >"$database.drill"
@@ -89,7 +79,7 @@ case ${1:-} in
     echo "What was there before is $kept. If nobody needs it, remove it."
     ;;
   *)
-    echo "Usage: $0 save|keep|nights|drill|load|swap" >&2
+    echo "Usage: $0 save|keep|drill|load|swap" >&2
     exit 2
     ;;
 esac
