@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import Any
 
 import pytest
 import sample_app
@@ -67,10 +68,18 @@ def test_a_task_that_holds_the_interpreters_lock_keeps_its_lease_and_its_worker(
         assert box.blpop(["started:locked"], timeout=20)
 
         ages = []
+        told: list[Any] = []
         while not locked.done():
             ages.append(max(beat.age for beat in client.heartbeats()))
+            names = [beat.name for beat in client.heartbeats() if beat.locked]
+            if names and not told:
+                inspect = client.inspect
+                told = [inspect.ping(), inspect.active(destination=names), inspect.stats()]
             box.blpop(["nothing"], timeout=1)
 
+        ping, active, stats = told
+        assert len(ping) == len(stats) == 2, "A place did not answer, nor the cluster for it."
+        assert [task["id"] for tasks in active.values() for task in tasks] == [locked.id]
         assert locked.result(timeout=1) == "held"
         assert box.llen("started:locked") == 0, "It ran a second time."
         assert max(ages) < 30, "Its worker counted as lost."

@@ -25,7 +25,8 @@ class Heartbeat:
     """What a worker said last: ``age`` seconds ago, with ``active`` tasks at work.
 
     ``tasks`` are the ids of those tasks, but no more than ``MOST_TASKS``. ``processed`` tasks have
-    ended since the worker began.
+    ended since the worker began. ``locked``: the task at work holds the interpreter's lock, and the
+    cluster speaks for the worker.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Heartbeat:
     processed: int
     concurrency: int = 1
     tasks: tuple[str, ...] = ()
+    locked: bool = False
 
     @property
     def alive(self) -> bool:
@@ -67,6 +69,7 @@ def _read(name: str, record: str, now: float) -> Heartbeat:
         processed=whole(said["processed"]),
         concurrency=whole(said.get("concurrency", 1)),
         tasks=tuple(str(task) for task in said.get("tasks", ()) if task),
+        locked=bool(said.get("locked")),
     )
 
 
@@ -82,4 +85,5 @@ def cover(core: Core, name: str, task_id: str) -> set[str]:
     last = str(core.redis.hget(core.keys.workers, name) or "").partition(" ")[2]
     if not last:
         return set()
-    return write(core, name, json.loads(last) | {"active": 1, "tasks": [task_id]}, [task_id])
+    said = json.loads(last) | {"active": 1, "tasks": [task_id], "locked": True}
+    return write(core, name, said, [task_id])

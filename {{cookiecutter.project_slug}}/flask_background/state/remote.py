@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from celery import Celery
@@ -13,6 +13,7 @@ from .. import celery_internals
 from ..base.errors import BackgroundError, redis_needed
 from ..core import Core
 from . import heartbeats
+from .lookup import task_info
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,12 @@ class RemoteControl(Control):
             if wait and self.app.conf.worker_enable_remote_control:
                 self._wait_for_workers(own.default_channel)
             answers = super().broadcast(command, arguments, destination, own, **kwargs)
+        if kwargs.get("reply"):
+            known = list(self._for_locked(command, destination, _by_worker(answers)))
+            answers = [*(answers or ()), *known]
+            if callback := kwargs.get("callback"):
+                for answer in known:
+                    callback(answer)
         self.refused = _refusals(_by_worker(answers))
         return answers
 
@@ -104,6 +111,17 @@ class RemoteControl(Control):
             if f"{name.partition('.')[0]}@{host}" in wanted:
                 wanted.add(beat.name)
         return sorted(wanted)
+
+    def _for_locked(
+        self, command: str, destination: Any, heard: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Answer for the places that cannot, while a task holds the interpreter's lock."""
+        for beat in heartbeats.latest(self.app):
+            meant = beat.name not in heard and (not destination or beat.name in destination)
+            if meant and beat.alive and beat.locked:
+                answer = _known_of(self.app, beat, command)
+                if answer is not None:
+                    yield {beat.name: answer}
 
     def _wait_for_workers(self, channel: Any) -> None:
         if not isinstance(channel, celery_internals.Channel):
@@ -122,6 +140,21 @@ class RemoteControl(Control):
     def autoscale(self, first: int, second: int, **kwargs: Any) -> Any:  # type: ignore[override]
         """Let the pools grow and shrink between two sizes, which are easily mixed up."""
         return super().autoscale(max(first, second), min(first, second), **kwargs)
+
+
+def _known_of(core: Core, beat: heartbeats.Heartbeat, command: str) -> Any:
+    """Say what is known here of a place's answer to a command; None if nothing."""
+    if command == "active":
+        tasks = filter(None, (task_info(core, task_id) for task_id in beat.tasks))
+        who = {"hostname": beat.name, "worker_pid": beat.pid}
+        return [{"id": task.id, "name": task.name, **who} for task in tasks]
+    known = {
+        "ping": {"ok": "pong"},
+        "reserved": [],
+        "active_queues": [{"name": queue} for queue in beat.queues],
+        "stats": {"pid": beat.pid, "pool": {"max-concurrency": beat.concurrency}},
+    }
+    return known.get(command)
 
 
 def _by_worker(answers: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
