@@ -248,6 +248,43 @@ def test_a_database_that_can_only_be_read_sends_nothing_twice(
     assert (sent(), rows_of_outbox()) == (["once"], 0)
 
 
+def test_a_worker_that_loses_redis_while_it_sends_lets_others_write(
+    app: FlaskCelery, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else a worker sends waits for Redis, but this has a lock: SQLite's, for all writers."""
+    own_redis.stop()
+    app.submit(write, "late", on_commit=True)
+    db.session.commit()
+    own_redis.start()
+    monkeypatch.setattr(app, "patient", False)
+    app.be_patient()
+    app.after_fork()
+    app.submit(write, "early")  # Kombu waits without end only for a connection that it had
+
+    def lose_redis(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("DELETE"):
+            own_redis.stop()
+
+    event.listen(db.engine, "after_cursor_execute", lose_redis)
+    sender = threading.Thread(target=db.outbox.send_waiting)
+    sender.start()
+    sender.join(20)
+    gave_up = not sender.is_alive()
+    event.remove(db.engine, "after_cursor_execute", lose_redis)
+    own_redis.start()
+    sender.join(20)
+
+    assert gave_up
+    assert rows_of_outbox() == 1
+
+    def sent_now() -> bool:  # when the lock of the sender that lost Redis has ended
+        db.outbox.send_waiting()
+        return rows_of_outbox() == 0
+
+    wait_until(sent_now, "the row to be sent")
+    assert sent()[-1:] == ["late"]
+
+
 def wait_a_second(connection: Connection) -> None:
     connection.execute(text("SET LOCAL statement_timeout = '1s'"))
 

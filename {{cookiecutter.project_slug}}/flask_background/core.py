@@ -169,7 +169,8 @@ class Core(Celery):
             try:
                 return super().send_task(name, args, kwargs, **options)
             except (OperationalError, RedisError) as error:
-                if self.patient and isinstance(error.__cause__ or error, (NotCopied, NotWritable)):
+                refused = isinstance(error.__cause__ or error, (NotCopied, NotWritable))
+                if self.patient and options.get("retry") is not False and refused:
                     time.sleep(_AGAIN)  # Kombu waits only for a Redis that it cannot reach
                     continue
                 shown = options.get("shadow") or name

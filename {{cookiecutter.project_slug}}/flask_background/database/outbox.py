@@ -207,6 +207,8 @@ class Outbox:
 
     def _send_one(self, message: str) -> None:
         name, args, kwargs, options = loads(message)
+        # Not patiently, as a worker sends: nobody could write to SQLite until Redis is back.
+        options["retry"] = False
         task = self._core.tasks.get(name)
         if isinstance(task, FlaskTask):
             task.send_prepared(args, kwargs, **options)
