@@ -12,11 +12,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 #: What each worker gets unless its own options say otherwise. Gossip and mingle only matter to
 #: Celery's own monitors, and cost connections and commands; our heartbeat is worker/beat.py.
-_DEFAULT_OPTIONS: dict[str, Any] = {
-    "without_gossip": True,
-    "without_mingle": True,
-    "without_heartbeat": True,
-}
+_DEFAULT_OPTIONS = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
 #: Options of ``celery worker`` that are no worker's own.
 _TAKEN = {"hostname", "detach", "beat"}
 #: What Flower needs to know of a worker at all.

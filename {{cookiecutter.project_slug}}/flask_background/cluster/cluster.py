@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from celery.utils.imports import symbol_by_name
 from celery.utils.nodenames import host_format
@@ -138,12 +138,12 @@ class Cluster(abc.ABC):
             self._tasks_ended = True
             for job in self._alive():
                 logger.warning("%s still works; its tasks go back into their queue.", job.name)
-                self._end_tasks(job)
+                self._signal(job, "end tasks")
         elif self._kill_at is not None and now >= self._kill_at:
             for job in self._alive():
                 logger.error("%s did not stop in time and is killed.", job.name)
                 self._exit_code = 1
-                self._kill(job)
+                self._signal(job, "kill")
             self._kill_at = time.monotonic() + _GRACE
 
     def _tick(self) -> None:
@@ -166,7 +166,7 @@ class Cluster(abc.ABC):
         self._kill_at = time.monotonic() + self._grace
         self._end_tasks_at = self._kill_at - _GRACE
         for job in self._alive():
-            self._terminate(job)
+            self._signal(job, "stop")
         if self._scheduler is not None:
             self._scheduler.close()
 
@@ -213,14 +213,7 @@ class Cluster(abc.ABC):
     def _ended(self) -> list[tuple[Job, int]]: ...
 
     @abc.abstractmethod
-    def _terminate(self, job: Job) -> None: ...
-
-    @abc.abstractmethod
-    def _end_tasks(self, job: Job) -> None:
-        """Have a job that is stopping give up the tasks that it still runs."""
-
-    @abc.abstractmethod
-    def _kill(self, job: Job) -> None: ...
+    def _signal(self, job: Job, what: Literal["stop", "end tasks", "kill"]) -> None: ...
 
 
 def run_celery(celery: Core, argv: list[str]) -> int:

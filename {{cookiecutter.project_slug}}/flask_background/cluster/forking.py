@@ -151,14 +151,9 @@ class ForkingCluster(Cluster):
         self._board.give_back(job.slot)
         super()._drop(job)
 
-    def _terminate(self, job: Job) -> None:
-        os.kill(job.handle, signal.SIGTERM)
-
-    def _end_tasks(self, job: Job) -> None:
-        os.kill(job.handle, END_TASK)
-
-    def _kill(self, job: Job) -> None:
-        os.kill(job.handle, signal.SIGKILL)
+    def _signal(self, job: Job, what: str) -> None:
+        signals = {"stop": signal.SIGTERM, "end tasks": END_TASK, "kill": signal.SIGKILL}
+        os.kill(job.handle, signals[what])
 
     # Places
 
@@ -196,7 +191,7 @@ class ForkingCluster(Cluster):
             self._drop(job)
         else:
             with contextlib.suppress(ProcessLookupError):
-                self._terminate(job)
+                self._signal(job, "stop")
 
     # Health
 
@@ -216,7 +211,7 @@ class ForkingCluster(Cluster):
                 job.suspected_at = now
             elif now - job.suspected_at > _DEAF:
                 logger.error("%s lives but takes no tasks any more; it is killed.", job.name)
-                self._kill(job)
+                self._signal(job, "kill")
 
     def _redis_answers(self) -> bool:
         try:

@@ -43,11 +43,8 @@ class SpawningCluster(Cluster):
     def _ended(self) -> list[tuple[Job, int]]:
         return [(job, job.handle.returncode) for job in self._alive() if job.handle.exited.is_set()]
 
-    def _terminate(self, job: Job) -> None:
-        job.handle.stop()
-
-    def _end_tasks(self, job: Job) -> None:
-        """Leave it: there is no signal for it. The job is killed later."""
-
-    def _kill(self, job: Job) -> None:
-        job.handle.kill()
+    def _signal(self, job: Job, what: str) -> None:
+        if what == "stop":
+            job.handle.stop()
+        elif what == "kill":  # to end the tasks alone there is no signal
+            job.handle.kill()

@@ -15,10 +15,8 @@ FORKS = hasattr(os, "fork")
 
 def choose(workers: tuple[WorkerSpec, ...], names: str | None) -> list[WorkerSpec]:
     """Return those that are named (``a,b``), or all. Raises ``click.BadParameter``."""
-    if names is None:
-        return list(workers)
     by_name = {spec.name: spec for spec in workers}
-    wanted = [name.strip() for name in names.split(",")]
+    wanted = list(by_name) if names is None else [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in by_name:
             raise click.BadParameter(

@@ -45,12 +45,7 @@ def _known_options() -> frozenset[str]:
 
 
 def send(
-    core: Core,
-    call: Any,
-    fn: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
+    core: Core, call: Any, fn: Any, args: tuple[Any, ...], kwargs: Any, options: dict[str, Any]
 ) -> Future:
     """Send a task, or a function as the arguments of the task ``call``; raises as ``submit``."""
     core.refuse_queue(options.get("queue"))  # here too, for tasks that run eagerly

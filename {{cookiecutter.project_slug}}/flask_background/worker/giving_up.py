@@ -21,14 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def bury(
-    core: Core,
-    tag: str,
-    key: str,
-    text: str,
-    reason: str,
-    *,
-    kind: str = GIVEN_UP,
-    task_id: str = "",
+    core: Core, tag: str, key: str, text: str, reason: str, kind: str = GIVEN_UP, task_id: str = ""
 ) -> FailedTask:
     """Give up a message that a worker holds as ``tag``; ``key`` is the list it came from.
 
