@@ -99,7 +99,7 @@ class Worker(ThreadWorker):
         Else they would wait there until the longest request in progress has ended.
         """
         super().set_accept_enabled(enabled)
-        if not self.alive:
+        if not enabled and not self.alive:
             for listener in self.sockets:
                 seen = -1
                 while seen != self.nr_conns:
