@@ -6,14 +6,11 @@ WEB_CONCURRENCY=2 on a server with more than 1 GB.
 
 import contextlib
 import gc
-import logging
 import os
 import socket
-import sys
 import threading
 import time
 
-from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 # Unix sockets or addresses from the environment; systemd's socket wins over them.
@@ -69,28 +66,23 @@ if "NOTIFY_SOCKET" in os.environ:
     os.environ["WEB_NOTIFY_SOCKET"] = os.environ.pop("NOTIFY_SOCKET")
 
 
-class Lines(Logger):
-    """What a main process without the application says, in the application's form (ops/logs.py)."""
-
-    def setup(self, cfg):
-        super().setup(cfg)
-        form = logging.Formatter("%(asctime)s %(levelname)-7s web %(name)s: %(message)s")
-        if os.environ.get("LOG_FORMAT", "").lower() == "json":
-            from pythonjsonlogger.json import JsonFormatter
-
-            form = JsonFormatter(
-                ["levelname", "name", "message"],
-                rename_fields={"levelname": "level", "name": "logger"},
-                static_fields={"process": "web"},
-                timestamp="time",
-            )
-        for handler in self.error_log.handlers:
-            handler.setFormatter(form)
-            if cfg.errorlog == "-" and isinstance(handler, logging.StreamHandler):
-                handler.setStream(sys.stdout)
-
-
-logger_class = Lines
+# Until the application is loaded, lines have the form that it gives them (ops/logs.py). The main
+# process keeps it: mostly it has no application.
+line = {"format": "%(asctime)s %(levelname)-7s web %(name)s: %(message)s"}
+if os.environ.get("LOG_FORMAT", "").lower() == "json":
+    line = {
+        "()": "pythonjsonlogger.json.JsonFormatter",
+        "fmt": ["levelname", "name", "message"],
+        "rename_fields": {"levelname": "level", "name": "logger"},
+        "static_fields": {"process": "web"},
+        "timestamp": "time",
+    }
+# https://docs.gunicorn.org/en/stable/settings.html#logconfig-dict
+logconfig_dict = {
+    "root": {},
+    "loggers": {"gunicorn.error": {"handlers": ["console"]}},
+    "formatters": {"generic": line},
+}
 
 
 class Worker(ThreadWorker):
@@ -107,7 +99,7 @@ class Worker(ThreadWorker):
         Else they would wait there until the longest request in progress has ended.
         """
         super().set_accept_enabled(enabled)
-        if not self.alive:
+        if not enabled and not self.alive:
             for listener in self.sockets:
                 seen = -1
                 while seen != self.nr_conns:

@@ -43,14 +43,14 @@ PUBLIC = {"_exit", "_get_current_object", "_replace"}
 #: its size of today; lower the number when it shrinks.
 MOST_OF_A_FILE = 300
 MOST = {
-    "my_app": 2200,
-    "my_app without examples": 1600,
-    "tests": 2200,
+    "my_app": 2160,
+    "my_app without examples": 1530,
+    "tests": 2020,
     ENGINE: 7300,  # shall be 4300
     DATABASE: 480,
 }
 #: With a database (and the files for Heroku).
-MORE_WITH_A_DATABASE = {"my_app": 520, "my_app without examples": 260, "tests": 220}
+MORE_WITH_A_DATABASE = {"my_app": 520, "my_app without examples": 250, "tests": 340}
 
 
 @dataclass(frozen=True)

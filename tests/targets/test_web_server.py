@@ -41,6 +41,17 @@ def app(environ, start_response):
     return []
 """
 
+#: Is stopped while it loads: the main process, and by it this one, which is told at once.
+STOPPED_START = """
+import os, signal
+
+os.kill(os.getppid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGTERM)
+
+def app(environ, start_response):
+    return []
+"""
+
 
 @dataclass
 class WebServer:
@@ -150,3 +161,21 @@ def test_systemd_hears_when_the_application_is_there(
         found[1] for line in lines if (found := re.search(r"Listening at: .* \((\d+)\)", line))
     )
     assert ((tmp_path / "loaded").read_text() == main) == (count == "2")
+
+
+def test_a_stop_while_the_application_loads_is_no_error(
+    render: Callable[[support.Answers], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED_START)
+    settings = render({}) / "gunicorn.conf.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-c", str(settings), "stopped:app"],
+        cwd=tmp_path,
+        env={**os.environ, "BIND": f"unix:{tmp_path / 'web.sock'}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    assert [line for line in done.stdout.splitlines() if " INFO    web gunicorn." not in line] == []

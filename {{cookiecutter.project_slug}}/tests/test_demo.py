@@ -125,12 +125,6 @@ def test_a_failed_task_is_an_answer_with_its_error(client: FlaskClient) -> None:
     assert response.json["result"] is None
 
 
-def test_a_task_that_ended_cannot_be_cancelled(client: FlaskClient) -> None:
-    started = client.post(START, json={"duration": 0})
-
-    assert client.delete(started.headers["Location"]).status_code == 409
-
-
 @pytest.mark.parametrize(("body", "expected"), BAD_BODIES, ids=lambda value: str(value)[:40])
 def test_a_bad_body_is_refused_with_the_reason(
     client: FlaskClient, body: bytes, expected: str

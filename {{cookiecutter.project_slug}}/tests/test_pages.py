@@ -1,7 +1,6 @@
 """Pages, health and headers, without Redis: this is also how they look when Redis is away."""
 
 import re
-from pathlib import Path
 
 import pytest
 from flask import Flask, abort
@@ -75,39 +74,6 @@ def test_the_address_of_a_static_file_changes_with_it(client: FlaskClient) -> No
 )
 def test_spans_of_time_are_exact(seconds: float, text: str) -> None:
     assert words.span(seconds) == text
-
-
-def test_every_colour_can_be_read_on_every_ground(app: Flask) -> None:
-    """WCAG asks for a contrast of 4.5: https://www.w3.org/TR/WCAG22/#contrast-minimum"""
-    style = Path(str(app.static_folder), "style.css").read_text()
-    light, dark = style.split("prefers-color-scheme: dark", 1)
-    dark = dark.partition("\n* {")[0]
-    for part in (light, dark):
-        colors = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", part[: part.index("[data-")]))
-        accents = re.findall(r"--accent: (#[0-9a-f]{6})", part)
-        assert len(accents) == 6
-        grounds = [colors["back"], colors["card"]]
-        pairs = [(text, ground) for text in accents for ground in grounds]
-        pairs += [(colors["on-accent"], accent) for accent in accents]
-        for name in ("text", "quiet", "good", "bad"):
-            pairs += [(colors[name], ground) for ground in grounds]
-        pairs += [(colors[name], colors[f"{name}-back"]) for name in ("good", "bad")]
-        for text, ground in pairs:
-            assert contrast(text, ground) >= 4.5, (text, ground)
-
-
-def contrast(one: str, other: str) -> float:
-    """The contrast of two colours: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio"""
-
-    def luminance(color: str) -> float:
-        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        red, green, blue = (
-            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
-        )
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_healthz_needs_nothing(client: FlaskClient) -> None:

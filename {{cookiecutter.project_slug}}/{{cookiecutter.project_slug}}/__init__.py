@@ -58,10 +58,10 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     {% endif %}
     limiter.init_app(app)
     check.init_app(app)
-    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, metrics.bp):
-        app.register_blueprint(blueprint)
     {% if cookiecutter.include_examples == "yes" %}
-    for example in (demo.bp, manifest.bp):
-        app.register_blueprint(example)
+    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, metrics.bp, demo.bp, manifest.bp):
+    {% else %}
+    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, metrics.bp):
     {% endif %}
+        app.register_blueprint(blueprint)
     return app

@@ -75,7 +75,7 @@ class Config:
 
         self.SECRET_KEY = self._text("SECRET_KEY")
         self.API_TOKEN = self._text("API_TOKEN")
-        self.REDIS_URL = self._text("REDIS_URL")
+        self.REDIS_URL = self._redis_url()
         self.REDIS_TLS_VERIFY = self._choice("REDIS_TLS_VERIFY", "required", "none") != "none"
         self.REDIS_TLS_CA = self._text("REDIS_TLS_CA") or None
         # For each pool of connections in each process; a process has four pools at most.
@@ -133,6 +133,18 @@ class Config:
 
     def _text(self, name: str, default: str = "") -> str:
         return self._environ.get(name, "").strip() or self.defaults.get(name, default)
+
+    def _redis_url(self) -> str:
+        url = self._text("REDIS_URL")
+        try:
+            if url:
+                connect_redis(url)  # which only reads the address; it connects later
+        except ValueError:
+            # The value is not shown, for it may hold a password.
+            self.faults.append(
+                "REDIS_URL is not the address of a Redis. Write redis://[:password@]host:6379/0."
+            )
+        return url
 
     def _integer(self, name: str, default: int, low: int, high: int = 10**9) -> int:
         text = self._text(name, str(default))
@@ -221,9 +233,7 @@ class Production(Config):
         if self.SECRET_KEY and self.SECRET_KEY == self.API_TOKEN:
             self.faults.append("SECRET_KEY and API_TOKEN are the same. Callers know the second.")
         if not self.REDIS_URL:
-            self.faults.append(
-                "REDIS_URL is not set. Set it to your Redis, such as redis://127.0.0.1:6379/0."
-            )
+            self.faults.append("REDIS_URL is not set. Set it to your Redis: redis://host:6379/0.")
 
 
 class Testing(Config):
@@ -276,11 +286,9 @@ def load(
     {% endif %}
     chosen = CHOICES[name](environ)
     settings = {key: getattr(chosen, key) for key in dir(chosen) if key.isupper()}
-    settings |= {"CONFIG_NAME": name, **(overrides or {})}
-    faults = chosen.faults + _redis_faults(settings["REDIS_URL"])
-    if faults:
-        raise ConfigError("\n".join([f"The {name} settings cannot work.", *faults]))
-    return settings
+    if chosen.faults:
+        raise ConfigError("\n".join([f"The {name} settings cannot work.", *chosen.faults]))
+    return settings | {"CONFIG_NAME": name} | dict(overrides or {})
 
 
 def _secret_fault(value: str) -> str | None:
@@ -292,13 +300,3 @@ def _secret_fault(value: str) -> str | None:
     if len(value) < SECRET_LENGTH:
         return f"has {len(value)} characters, and {SECRET_LENGTH} are needed."
     return None
-
-
-def _redis_faults(url: str) -> list[str]:
-    try:
-        if url:
-            connect_redis(url)  # which only reads the address; it connects later
-    except ValueError:
-        # The value is not shown, for it may hold a password.
-        return ["REDIS_URL is not the address of a Redis. Write redis://[:password@]host:6379/0."]
-    return []

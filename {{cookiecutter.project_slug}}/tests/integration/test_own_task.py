@@ -4,7 +4,6 @@ The function here makes words of a number of seconds. Any public function of the
 take its place; docs/add-a-task.md tells how to write one.
 """
 
-from celery import Celery
 from flask import Flask
 
 from {{ cookiecutter.project_slug }}.main.words import duration
@@ -29,12 +28,3 @@ def test_the_task_in_a_real_worker(live_app: Flask, worker: object) -> None:
         future = live_app.extensions["celery"].submit(duration, 120)
 
         assert future.result(timeout=30) == "2 min"
-
-
-def test_an_error_arrives_as_an_error(live_app: Flask, worker: object) -> None:
-    """What the function raises is raised again where its result is asked for."""
-    with live_app.app_context():
-        celery: Celery = live_app.extensions["celery"]
-        future = celery.submit(duration, "not a number")  # type: ignore[attr-defined]
-
-        assert isinstance(future.exception(timeout=30), TypeError)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from datetime import datetime
 from pathlib import Path
 
 from flask import Blueprint, Response, current_app, jsonify, url_for
@@ -71,8 +70,8 @@ def schedule() -> Response:
                 "name": entry.name,
                 "task": entry.task,
                 "schedule": entry.schedule,
-                "last_run_at": _iso(entry.last_run_at),
-                "next_run_at": _iso(entry.next_run_at),
+                "last_run_at": entry.last_run_at and entry.last_run_at.isoformat(),
+                "next_run_at": entry.next_run_at and entry.next_run_at.isoformat(),
                 "total_run_count": entry.total_run_count,
             }
             for entry in celery.schedule_status()
@@ -111,7 +110,3 @@ def openapi() -> Response:
     description = json.loads(OPENAPI.read_text(encoding="utf-8"))
     description["info"]["title"] = current_app.config["APP_NAME"]
     return jsonify(description)
-
-
-def _iso(time: datetime | None) -> str | None:
-    return time.isoformat() if time else None

@@ -42,7 +42,7 @@ def start_task() -> ResponseReturnValue:
 def demo_queues() -> list[str]:
     """Name the queues that the form offers, the default one first."""
     default = str(celery.conf.task_default_queue)
-    return sorted({default, *celery.options.queues}, key=lambda name: (name != default, name))
+    return [default, *sorted(set(celery.options.queues) - {default})]
 
 
 @bp.post("/tasks")

@@ -5,7 +5,6 @@ shared, an unchanged one is answered with 304, and the server says when to come 
 pages are open, the later: together they ask about ``MOST_POLLS`` times a second.
 """
 
-import hashlib
 import threading
 import time
 
@@ -57,41 +56,41 @@ class Live:
         self.pace = Pace()
         self._lock = threading.Lock()
         self._overview = Overview(reachable=False)
-        self._pages: dict[tuple[bool, bool], tuple[bytes, str]] = {}
+        self._html: dict[tuple[bool, bool], str] = {}
         self.forget()
 
     def forget(self) -> None:
         """Read Redis at the next question: this process has just changed something."""
-        self._taken_at = float("-inf")
+        self._read_at = float("-inf")
 
     def overview(self) -> Overview:
         """Return the latest overview, at most a second old unless Redis is slow."""
-        age = time.monotonic() - self._taken_at
+        age = time.monotonic() - self._read_at
         # While one thread waits for Redis, the others answer with what there is.
         if age >= FRESH and self._lock.acquire(blocking=age >= STALE):
             try:
-                if time.monotonic() - self._taken_at >= FRESH:
-                    self._overview, self._pages = _take(), {}
-                    self._taken_at = time.monotonic()
+                if time.monotonic() - self._read_at >= FRESH:
+                    self._read()
             finally:
                 self._lock.release()
         return self._overview
 
-    def page(self) -> tuple[bytes, str]:
-        """Return the HTML for whoever asks, and its ETag."""
-        state, pages = self.overview(), self._pages
+    def _read(self) -> None:
+        try:
+            self._overview = celery.overview()
+        except RedisError as error:
+            current_app.logger.warning("The page is shown without Redis: %s", error)
+            self._overview = Overview(reachable=False)
+        self._html = {}
+        self._read_at = time.monotonic()
+
+    def html(self) -> str:
+        """Return the HTML for whoever asks; it is made once for all who may see the same."""
+        state, made = self.overview(), self._html
         visitor = (may_see_details(), is_operator())
-        if visitor not in pages:
-            pages[visitor] = with_etag(render_template("main/live.html", state=state, words=False))
-        return pages[visitor]
-
-
-def _take() -> Overview:
-    try:
-        return celery.overview()
-    except RedisError as error:
-        current_app.logger.warning("The page is shown without Redis: %s", error)
-        return Overview(reachable=False)
+        if visitor not in made:
+            made[visitor] = render_template("main/live.html", state=state, words=False)
+        return made[visitor]
 
 
 def live() -> Live:
@@ -100,16 +99,10 @@ def live() -> Live:
     return found
 
 
-def with_etag(html: str) -> tuple[bytes, str]:
-    """Return a part of a page with the ETag of its content."""
-    content = html.encode(errors="replace")
-    return content, hashlib.sha256(content).hexdigest()[:20]
-
-
-def answer(html: bytes, etag: str) -> Response:
+def answer(html: str) -> Response:
     """Answer with a part of a page, or 304 if the browser has it; and when to ask again."""
-    response = Response(html, mimetype="text/html")
-    response.set_etag(etag)
+    response = current_app.make_response(html)
+    response.add_etag()
     response.headers["Poll-After"] = f"{live().pace.next():.1f}"
     response.headers["Cache-Control"] = "private, no-cache"
     response.make_conditional(request)

@@ -9,7 +9,7 @@ from ..api import routes as api
 from ..extensions import celery, limit_enqueue
 from ..web.operators import may_see_numbers, require_numbers, require_operator
 from . import words
-from .live import answer, live, with_etag
+from .live import answer, live
 
 bp = Blueprint("main", __name__)
 for name in ("ago", "clock", "duration", "short_name", "span"):
@@ -27,7 +27,7 @@ def index() -> str:
 @require_numbers
 def live_part() -> Response:
     """Answer with the part of the page that changes; the page's script asks for it."""
-    return answer(*live().page())
+    return answer(live().html())
 
 
 @bp.get("/tasks/<task_id>")
@@ -40,7 +40,7 @@ def task(task_id: str) -> str:
 def task_live(task_id: str) -> Response:
     """Answer with the part of a task's page that changes."""
     view = TaskView(api.find_task(task_id))
-    return answer(*with_etag(render_template("main/task_live.html", task=view, words=False)))
+    return answer(render_template("main/task_live.html", task=view, words=False))
 
 
 @bp.post("/tasks/cancel")

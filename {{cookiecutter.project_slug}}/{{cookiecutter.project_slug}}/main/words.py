@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
-def ago(time: datetime | None, now: datetime | None = None) -> str:
+def ago(time: datetime | None) -> str:
     """Say how long ago ``time`` was, or in how long it will be: "3 min ago", "in 20 s"."""
     if time is None:
         return "never"
-    seconds = ((now or datetime.now(UTC)) - time).total_seconds()
+    seconds = (datetime.now(UTC) - time).total_seconds()
     if abs(seconds) < 1:
         return "now"
     span = duration(abs(seconds))

@@ -53,7 +53,7 @@ def show_manifest() -> Response:
         version=stored.version,
         manifest=stored.manifest,
         fetched_at=stored.fetched_at,
-        checked_at=check.checked_at.isoformat() if check.checked_at else None,
+        checked_at=check.checked_at and check.checked_at.isoformat(),
         etag=stored.etag,
     )
 

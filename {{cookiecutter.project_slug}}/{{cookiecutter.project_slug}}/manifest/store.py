@@ -54,10 +54,10 @@ def load() -> tuple[Stored | None, Check]:
         pipeline.get(celery.key("manifest"))
         pipeline.hgetall(celery.key("manifest:check"))
         text, check = pipeline.execute()
+    at = None
     with suppress(ValueError):  # somebody else's
         at = datetime.fromisoformat(check.get("at", ""))
-        return _read(Stored, text), Check(at, check.get("error") or None)
-    return _read(Stored, text), Check(None, None)
+    return _read(Stored, text), Check(at, check.get("error") or None)
 
 
 def history() -> list[Change]:

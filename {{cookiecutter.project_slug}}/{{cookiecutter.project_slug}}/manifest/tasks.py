@@ -52,17 +52,35 @@ _PATIENT: dict[str, Any] = {
 {% endif %}
 {% if cookiecutter.database == "none" %}
 def check_manifest() -> dict[str, Any]:
-    """Fetch the manifest, store it if it changed, and have Slack told. Never two at once."""
-    with _lock("manifest:lock"):
-        return _check(current_app.config["MANIFEST_URL"])
-
-
-def _check(url: str) -> dict[str, Any]:
 {% else %}
 def check_manifest(who: str = "the schedule") -> dict[str, Any]:
+{% endif %}
     """Fetch the manifest, store it if it changed, and have Slack told. Never two at once."""
+    url = current_app.config["MANIFEST_URL"]
+    change = None
     with _lock("manifest:lock"):
-        return _check(current_app.config["MANIFEST_URL"], who)
+        known, _ = store.load()
+        # A new address, or one that was never fetched, is asked without conditions.
+        same = known if known and known.url == url else None
+        try:
+            fetched = fetch(url, same.etag if same else None, same.last_modified if same else None)
+        except FetchError as error:
+            store.save_check(str(error))
+            raise
+        if fetched is None:
+            store.save_check()
+        else:
+            {% if cookiecutter.database != "none" %}
+            _note_version(fetched.version, who)
+            {% endif %}
+            change = store.save(fetched, url)
+    if change:
+        _log.info("%s", notify.message(change))
+    if next(store.untold(), None):
+        tell_slack.delay()
+    latest = fetched or known
+    return {"version": latest.version if latest else None, "changed": change is not None}
+{% if cookiecutter.database != "none" %}
 
 
 def _note_version(name: str, who: str) -> None:
@@ -71,32 +89,7 @@ def _note_version(name: str, who: str) -> None:
     if name != newest:
         db.session.add(Version(name=name, found_by=who))
         db.session.commit()
-
-
-def _check(url: str, who: str) -> dict[str, Any]:
 {% endif %}
-    known, _ = store.load()
-    # A new address, or one that was never fetched, is asked without conditions.
-    same = known if known and known.url == url else None
-    try:
-        fetched = fetch(url, same.etag if same else None, same.last_modified if same else None)
-    except FetchError as error:
-        store.save_check(str(error))
-        raise
-    change = None
-    if fetched is None:
-        store.save_check()
-    else:
-        {% if cookiecutter.database != "none" %}
-        _note_version(fetched.version, who)
-        {% endif %}
-        change = store.save(fetched, url)
-    if change:
-        _log.info("%s", notify.message(change))
-    if next(store.untold(), None):
-        tell_slack.delay()
-    version = fetched.version if fetched else known.version if known else None
-    return {"version": version, "changed": change is not None}
 
 
 @shared_task(

@@ -21,17 +21,10 @@ def is_token(sent: str) -> bool:
     )
 
 
-def has_token() -> bool:
-    """Tell whether the request carries ``Authorization: Bearer`` with the API token."""
-    sent = request.authorization
-    return bool(sent and sent.type == "bearer" and sent.token and is_token(sent.token))
-
-
 def proof_of_token() -> str:
-    """Return what the session of somebody who signed in holds: a keyed hash of the API token.
+    """Return what the session of an operator holds: a keyed hash, which does not tell the token.
 
-    The token cannot be read from it, and with another token or ``SECRET_KEY`` it is another one,
-    which ends all sessions.
+    Another token or ``SECRET_KEY`` makes another hash, which ends all sessions.
     """
     key, token = current_app.config["SECRET_KEY"], current_app.config["API_TOKEN"]
     return hmac.new(key.encode(), b"operator:" + token.encode(), hashlib.sha256).hexdigest()
@@ -39,7 +32,10 @@ def proof_of_token() -> str:
 
 def is_operator() -> bool:
     """Tell whether the request carries the API token, or comes from a browser that signed in."""
-    return has_token() or hmac.compare_digest(str(session.get("operator", "")), proof_of_token())
+    sent = request.authorization
+    if sent and sent.type == "bearer" and sent.token and is_token(sent.token):
+        return True
+    return hmac.compare_digest(str(session.get("operator", "")), proof_of_token())
 
 
 def may_see_numbers() -> bool:

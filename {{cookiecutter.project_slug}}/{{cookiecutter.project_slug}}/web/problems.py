@@ -19,8 +19,6 @@ from ..extensions import limiter
 #: Seconds after which a client may try again when Redis is away.
 RETRY_AFTER = 5
 
-_JSON_PATHS = ("/api/", "/healthz", "/readyz", "/metrics")
-
 #: What is said of an error when the view has said nothing of its own.
 _DETAILS = {
     404: "There is nothing at this address.",
@@ -43,14 +41,8 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     """Make an error's answer; ``detail`` is one sentence that says what was wrong."""
     title = HTTPStatus(status).phrase
     if wants_json():
-        response = jsonify(
-            type="about:blank",
-            title=title,
-            status=status,
-            detail=detail,
-            instance=request.path,
-            request_id=g.get("request_id"),
-        )
+        said = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        response = jsonify(**said, instance=request.path, request_id=g.get("request_id"))
         response.content_type = "application/problem+json"
     else:
         page = render_template("problem.html", status=status, title=title, detail=detail)
@@ -65,7 +57,8 @@ def wants_json() -> bool:
 
     Whoever asks for a host that is not ours gets no page, for its links would lead nowhere.
     """
-    if request.path.startswith(_JSON_PATHS) or request_ctx.url_adapter is None:
+    paths = ("/api/", "/healthz", "/readyz", "/metrics")
+    if request.path.startswith(paths) or request_ctx.url_adapter is None:
         return True
     accepted = request.accept_mimetypes
     as_json = max(accepted["application/json"], accepted["application/problem+json"])

@@ -55,8 +55,6 @@ class RateLimiter(Limiter):
         """Say in how many seconds the client that was refused may try again."""
         try:
             limit = self.current_limit
-            reset_at = limit.reset_at if limit else 0
+            return max(1, int((limit.reset_at if limit else 0) - time.time()) + 1)
         except Exception:
-            # The storage went away between the count and this question.
-            return 60
-        return max(1, int(reset_at - time.time()) + 1)
+            return 60  # Redis went away between the count and this question

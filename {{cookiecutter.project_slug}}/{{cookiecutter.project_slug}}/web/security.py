@@ -19,8 +19,6 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-
 
 class PrintableResponse(Response):
     """Writes "?" for half a letter: JSON can bring one ("\\ud800"), and UTF-8 cannot write it."""
@@ -32,8 +30,7 @@ class PrintableResponse(Response):
 def init_app(app: Flask) -> None:
     """Believe as many proxies as the config says, guard forms, set headers on every answer."""
     app.response_class = PrintableResponse
-    proxies = app.config["TRUSTED_PROXIES"]
-    if proxies:
+    if proxies := app.config["TRUSTED_PROXIES"]:
         # https://flask.palletsprojects.com/en/stable/deploying/proxy_fix/
         # The name of the host comes in Host itself; not every proxy replaces X-Forwarded-Host.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -59,7 +56,7 @@ def refuse_cross_site() -> None:
     Clients that are no browsers send neither, and carry no cookies that could be misused.
     https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
     """
-    if request.method in _SAFE_METHODS:
+    if request.method in ("GET", "HEAD", "OPTIONS"):
         return
     site = request.headers.get("Sec-Fetch-Site")
     if site in ("same-origin", "none"):

@@ -4,8 +4,6 @@ The session is Flask's signed cookie. It ends after ``PERMANENT_SESSION_LIFETIME
 once when ``API_TOKEN`` or ``SECRET_KEY`` changes.
 """
 
-from collections.abc import Callable
-
 from flask import Blueprint, current_app, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden
@@ -16,17 +14,8 @@ from . import operators
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 bp = Blueprint("operators", __name__)
-bp.add_app_template_global(operators.csrf_token)
-
-
-@bp.app_context_processor
-def add_operator() -> dict[str, Callable[[], bool]]:
-    """Let templates ask who looks at them."""
-    return {
-        "is_operator": operators.is_operator,
-        "may_see_numbers": operators.may_see_numbers,
-        "may_see_details": operators.may_see_details,
-    }
+for name in ("csrf_token", "is_operator", "may_see_details", "may_see_numbers"):
+    bp.add_app_template_global(getattr(operators, name))
 
 
 @bp.get("/sign-in")
@@ -47,8 +36,7 @@ def _sends_the_token() -> bool:
 def sign_in() -> ResponseReturnValue:
     """Take the API token and begin a session.
 
-    Wrong tokens are limited, the right one is not: who shares an address with somebody that guesses
-    can still sign in. Tokens of 32 characters are not guessed.
+    Wrong tokens are limited, the right one is not: it signs in although a neighbour guesses.
     """
     _refuse_plain_http()
     operators.refuse_forged_form()

@@ -12,8 +12,8 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.security import safe_join
 
-#: Seconds that a browser may keep a file; more than a year is not allowed.
-LIFETIME = 31_536_000
+#: More than a year is not allowed.
+FOR_EVER = "public, max-age=31536000, immutable"
 
 
 def init_app(app: Flask) -> None:
@@ -29,10 +29,8 @@ def init_app(app: Flask) -> None:
     def allow_keeping(response: Response) -> Response:
         sent = request.args.get("v")
         if request.endpoint == "static" and sent and response.status_code in (200, 304):
-            kept = sent == version(folder, request.view_args or {})
-            response.headers["Cache-Control"] = (
-                f"public, max-age={LIFETIME}, immutable" if kept else "no-cache"
-            )
+            current = sent == version(folder, request.view_args or {})
+            response.headers["Cache-Control"] = FOR_EVER if current else "no-cache"
         return response
 
 
