@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from flask_background import celery_internals
-from support import PROJECT_FOLDER, ROOT, Answers, Report
+from support import PROJECT_FOLDER, ROOT, Answers, Report, git
 
 ENGINE, TOOLS = "flask_background", "devtools"
 #: The layers of the engine from below. What stands in one imports only from those before it.
@@ -297,6 +297,20 @@ def test_what_is_copied_as_it_stands_has_no_mark() -> None:
         assert copied, pattern
         for path in filter(Path.is_file, copied):
             assert not re.search(rb"cookiecutter[.']", path.read_bytes()), path
+
+
+def test_what_has_no_mark_is_copied_as_it_stands() -> None:
+    questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    project = ROOT / PROJECT_FOLDER
+    names = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=project)
+    rendered = [
+        path
+        for path in (project / name for name in names.split("\0") if name)
+        if not any(is_below(path, project, one) for one in questions["_copy_without_render"])
+    ]
+    assert rendered
+    for path in filter(Path.is_file, rendered):
+        assert re.search(rb"\{[{%#]", path.read_bytes()), path
 
 
 def is_below(path: Path, project: Path, pattern: str) -> bool:
