@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from math import inf
 
-from flask import Response, current_app
-from prometheus_client import CONTENT_TYPE_LATEST, core, generate_latest
+from flask import current_app
+from prometheus_client import core
 from redis.exceptions import RedisError
 {% if cookiecutter.database == "none" %}
 
@@ -21,24 +21,17 @@ from ..extensions import celery, db
 {% endif %}
 
 
-def answer() -> Response:
-    """Make the answer to a scrape."""
-    return Response(generate_latest(Collector()), content_type=CONTENT_TYPE_LATEST)
-
-
 class Collector:
     """Queues, workers and tasks, as Redis knows them; the form is prometheus_client's."""
 
     def collect(self) -> Iterator[core.Metric]:
         """Read all of it; while Redis is away there is only ``redis_up 0``."""
-        up = core.GaugeMetricFamily("redis_up", "Whether Redis answered this scrape.")
         try:
             families = [_queues(), *_workers(), *_given_up(), *_tasks()]
         except RedisError as error:
             current_app.logger.warning("Redis did not answer the scrape: %s", error)
             families = []
-        up.add_metric([], bool(families))
-        yield up
+        yield core.GaugeMetricFamily("redis_up", "If Redis answered this scrape.", bool(families))
         {% if cookiecutter.database != "none" %}
         yield from _database()
         {% endif %}
