@@ -20,9 +20,9 @@ from .extensions import celery, db, limiter, migrate
 from .heroku import init_app as init_heroku
 {% endif %}
 {% if cookiecutter.database == "none" %}
-from .ops import check, health, logs, metrics
+from .ops import check, health, logs
 {% else %}
-from .ops import check, database, health, logs, metrics
+from .ops import check, database, health, logs
 {% endif %}
 from .web import problems, security, sign_in, static_files
 
@@ -59,9 +59,9 @@ def create_app(config_name: str | None = None, overrides: Mapping[str, Any] | No
     limiter.init_app(app)
     check.init_app(app)
     {% if cookiecutter.include_examples == "yes" %}
-    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, metrics.bp, demo.bp, manifest.bp):
+    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, demo.bp, manifest.bp):
     {% else %}
-    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp, metrics.bp):
+    for blueprint in (main.bp, sign_in.bp, api.bp, health.bp):
     {% endif %}
         app.register_blueprint(blueprint)
     return app

@@ -1,7 +1,6 @@
 """The database, as an operator sees it: does it answer, and which migrations has it had?"""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,7 +11,6 @@ from alembic.util import CommandError
 from flask import Flask, current_app
 from flask.typing import ResponseReturnValue
 from flask_background.database import is_away, once_there
-from prometheus_client import core
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..extensions import db
@@ -65,21 +63,6 @@ def reason() -> str | None:
         current_app.logger.warning("The database does not answer: %s", error)
         return AWAY
     return wrong if behind else None
-
-
-def metrics() -> Iterator[core.Metric]:
-    """Say whether the database answers, and how many tasks wait in it for Redis."""
-    up = core.GaugeMetricFamily("database_up", "Whether the database answered this scrape.")
-    try:
-        waiting = db.outbox.waiting()
-    except SQLAlchemyError as error:
-        current_app.logger.warning("The database did not answer the scrape: %s", error)
-        up.add_metric([], 0)
-        yield up
-        return
-    up.add_metric([], 1)
-    yield up
-    yield core.GaugeMetricFamily("outbox_waiting", "Tasks to be sent, by the database.", waiting)
 
 
 def check(wait: float) -> tuple[str, str | None]:

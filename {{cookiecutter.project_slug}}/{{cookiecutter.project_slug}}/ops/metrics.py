@@ -8,26 +8,17 @@ from collections.abc import Iterator
 from itertools import accumulate
 from math import inf
 
-from flask import Blueprint, Response, current_app, request
-from prometheus_client import CONTENT_TYPE_LATEST, core, generate_latest
+from flask import current_app
+from prometheus_client import core
 from redis.exceptions import RedisError
+{% if cookiecutter.database == "none" %}
 
 from ..extensions import celery
-from ..web.operators import refuse_strangers
-{% if cookiecutter.database != "none" %}
-from . import database
+{% else %}
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..extensions import celery, db
 {% endif %}
-
-bp = Blueprint("metrics", __name__)
-
-
-@bp.get("/metrics")
-def metrics() -> Response:
-    """Answer a scrape. It needs the API token, except on a developer's own machine."""
-    at_home = request.remote_addr in ("127.0.0.1", "::1")
-    if current_app.config["CONFIG_NAME"] != "development" or not at_home:
-        refuse_strangers()
-    return Response(generate_latest(Collector()), content_type=CONTENT_TYPE_LATEST)
 
 
 class Collector:
@@ -35,20 +26,34 @@ class Collector:
 
     def collect(self) -> Iterator[core.Metric]:
         """Read all of it; while Redis is away there is only ``redis_up 0``."""
-        up = core.GaugeMetricFamily("redis_up", "Whether Redis answered this scrape.")
         try:
             families = [_queues(), *_workers(), *_given_up(), *_tasks()]
         except RedisError as error:
             current_app.logger.warning("Redis did not answer the scrape: %s", error)
             families = []
-        up.add_metric([], bool(families))
-        yield up
+        yield core.GaugeMetricFamily("redis_up", "If Redis answered this scrape.", bool(families))
         {% if cookiecutter.database != "none" %}
-        yield from database.metrics()
+        yield from _database()
         {% endif %}
         yield from families
 
 
+{% if cookiecutter.database != "none" %}
+def _database() -> Iterator[core.Metric]:
+    up = core.GaugeMetricFamily("database_up", "Whether the database answered this scrape.")
+    try:
+        waiting = db.outbox.waiting()
+    except SQLAlchemyError as error:
+        current_app.logger.warning("The database did not answer the scrape: %s", error)
+        up.add_metric([], 0)
+        yield up
+        return
+    up.add_metric([], 1)
+    yield up
+    yield core.GaugeMetricFamily("outbox_waiting", "Tasks to be sent, by the database.", waiting)
+
+
+{% endif %}
 def _queues() -> core.Metric:
     lengths = core.GaugeMetricFamily("celery_queue_length", "Tasks that wait.", labels=["queue"])
     for queue, length in celery.queue_lengths().items():
