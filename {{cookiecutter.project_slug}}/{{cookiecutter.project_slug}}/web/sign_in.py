@@ -36,7 +36,7 @@ def _sends_the_token() -> bool:
 def sign_in() -> ResponseReturnValue:
     """Take the API token and begin a session.
 
-    Wrong tokens are limited, the right one is not: who guesses locks out nobody of the same address.
+    Wrong tokens are limited, the right one is not: who guesses does not lock others out.
     """
     _refuse_plain_http()
     operators.refuse_forged_form()
