@@ -115,6 +115,8 @@ def submit(kind: str) -> Any:
 def create_app() -> Flask:
     """Make the project's application, with as many places as the scenario wants."""
     children = int(os.environ.get("FAULT_CHILDREN", "2"))
-    app = create_project(overrides={"CELERY_WORKERS": {"worker": {"concurrency": children}}})
+    settings = {"CELERY_WORKERS": {"worker": {"concurrency": children}}}
+    deliveries = {"CELERY_MAX_DELIVERIES": int(os.environ.get("FAULT_DELIVERIES", "5"))}
+    app = create_project(overrides=settings | deliveries)
     app.register_blueprint(bp)
     return app
