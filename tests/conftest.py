@@ -28,14 +28,7 @@ sys.dont_write_bytecode = False
 
 REPORT = pytest.StashKey[support.Report]()
 #: Files whose tests take minutes in sum: they begin first.
-LONGEST = (
-    "test_swarm",
-    "test_server_s",
-    "test_compose_",
-    "test_fresh_",
-    "test_heroku.",
-    "test_recovery",
-)
+LONGEST = ("test_swarm", "test_server_s", "test_compose_", "test_fresh_", "test_recovery")
 #: Files that need all projects of the matrix, which are made once then.
 MATRIX = ("test_commands_agree", "test_heroku_files", "test_matrix")
 
